@@ -1,0 +1,175 @@
+"""What a dataset is: the base of everything in `datamodules/`.
+
+A dataset is one file with one final class that names itself, lists its cases cheaply (`records`) and turns
+a record into a `RegistrationPair` (`load`). MONAI caches, Lightning distributes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from monai.data import CacheDataset, Dataset, PersistentDataset
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from reg_bench.errors import DataError
+from reg_bench.types import RegistrationPair, collate_pairs
+
+Split = Literal["train", "val", "test"]
+Record = Mapping[str, Any]
+
+
+class RegistrationDataModule(LightningDataModule, ABC):
+    """Cases of one dataset. Subclasses are final and implement `records` and `load`.
+
+    Class attributes (literals):
+        name: what the command line calls it; unique among datasets.
+        version: raised when the cases change; part of `checksum`.
+        dimensions: spatial dimensions of its cases.
+        licence: of the data.
+        folder: where it lies below `REG_BENCH_DATA` when no `root` is given; empty for generated data.
+
+    Args:
+        batch_size: cases per batch; 1 wherever shapes differ and for benchmarking.
+        num_workers: loading processes.
+        cache: `memory` (MONAI `CacheDataset`), `disk` (MONAI `PersistentDataset` in `cache_dir`) or `none`.
+        cache_dir: folder of the disk cache.
+        seed: of whatever is drawn at random.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[str] = "1"
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
+    licence: ClassVar[str] = ""
+    folder: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        cache: Literal["none", "memory", "disk"] = "none",
+        cache_dir: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if cache == "disk" and cache_dir is None:
+            raise DataError(f"{self.name}: cache='disk' needs cache_dir")
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.cache, self.cache_dir, self.seed = cache, cache_dir, seed
+
+    @abstractmethod
+    def records(self, split: Split) -> Sequence[Record]:
+        """One record per case, without reading images; each has at least a unique `case_id`.
+
+        Raises:
+            DataError: files that are missing or do not fit, each named, before any long work begins.
+        """
+
+    @abstractmethod
+    def load(self, record: Record) -> RegistrationPair:
+        """The case of `record` as a batch of one. Same record, same pair, in any process."""
+
+    def case_ids(self, split: Split) -> list[str]:
+        """Identifiers of the cases of `split`, in order.
+
+        Raises:
+            DataError: an empty split or an identifier that occurs twice.
+        """
+        ids = [str(r["case_id"]) for r in self.records(split)]
+        if not ids:
+            raise DataError(f"{self.name}: split {split!r} is empty")
+        twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
+        if twice:
+            raise DataError(f"{self.name}: split {split!r} has duplicate case ids: {', '.join(twice[:5])}")
+        return ids
+
+    def case(self, case_id: str, split: Split = "test") -> RegistrationPair:
+        """The case called `case_id`."""
+        for record in self.records(split):
+            if record["case_id"] == case_id:
+                return self.load(record)
+        raise DataError(f"{self.name}: split {split!r} has no case {case_id!r}")
+
+    def dataset(self, split: Split, case_ids: Sequence[str] | None = None) -> Dataset:
+        """The pairs of `split`, or only those named, cached as configured."""
+        self.case_ids(split)
+        records = list(self.records(split))
+        if case_ids is not None:
+            by_id = {str(r["case_id"]): r for r in records}
+            unknown = [c for c in case_ids if c not in by_id]
+            if unknown:
+                raise DataError(f"{self.name}: split {split!r} has no case {unknown[0]!r}")
+            records = [by_id[c] for c in case_ids]
+        if self.cache == "memory":
+            return CacheDataset(records, self.load, progress=False)
+        if self.cache == "disk":
+            return PersistentDataset(records, self.load, cache_dir=self.cache_dir)
+        return Dataset(records, self.load)
+
+    def checksum(self) -> str:
+        """Identifies the data behind the results: name, version and the records of the test split.
+
+        Datasets of files add the size of each file that a record names (entries that are existing paths).
+        """
+        content: list[Any] = [self.name, self.version]
+        for record in self.records("test"):
+            entry = {k: v for k, v in record.items() if isinstance(v, str | int | float | bool | None)}
+            content.append({k: _portable(v) for k, v in entry.items()})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _loader(self, split: Split, *, shuffle: bool = False) -> DataLoader[RegistrationPair]:
+        return DataLoader(
+            self.dataset(split),
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
+            collate_fn=collate_pairs,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader[RegistrationPair]:
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[RegistrationPair]:
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[RegistrationPair]:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[RegistrationPair]:
+        return self._loader("test")
+
+
+def _portable(value: Any) -> Any:
+    """A file as its name and size, so that the same data in another folder has the same checksum."""
+    if isinstance(value, str) and (os.sep in value) and (path := Path(value)).is_file():
+        return [path.name, path.stat().st_size]
+    return value
+
+
+def resolve_root(name: str, folder: str, root: str | os.PathLike[str] | None) -> Path:
+    """The folder of dataset `name`: `root` if given, else `folder` below `REG_BENCH_DATA`.
+
+    Raises:
+        DataError: neither exists; says which was looked for and how to name another.
+    """
+    if root is not None:
+        path = Path(root)
+        hint = "given as --data.root"
+    elif os.environ.get("REG_BENCH_DATA"):
+        path = Path(os.environ["REG_BENCH_DATA"]) / folder
+        hint = f"{folder} below REG_BENCH_DATA"
+    else:
+        raise DataError(
+            f"{name}: no data folder: give --data.root DIR, or set REG_BENCH_DATA to the folder that holds {folder!r}"
+        )
+    if not path.is_dir():
+        raise DataError(f"{name}: the folder {path} ({hint}) does not exist")
+    return path

@@ -1,0 +1,181 @@
+"""What a registration method is: the base of everything in `lightning_modules/`.
+
+A method is one file with one final class that names itself and implements `register`. Class attributes are
+literals, because `reg-bench list` reads them from the source without importing it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from reg_bench.types import DisplacementField, RegistrationPair
+
+
+class InvalidFieldError(ValueError):
+    """A method returned something that is not a displacement field of its pair."""
+
+
+class RegistrationModule(LightningModule, ABC):
+    """Estimates the displacement field of a pair. Subclasses are final and implement `register`.
+
+    Class attributes (literals):
+        name: what the command line calls it; unique among methods.
+        version: raised when its results change; part of the key of every result.
+        dimensions: spatial dimensions that it accepts.
+        needs: fields of the pair without which it cannot run, e.g. `("true_displacement",)`.
+        licence: SPDX identifier of the code that does the work.
+        optimises: whether `register` needs gradients; they are then enabled even inside `Trainer.predict`.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[str] = "1"
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
+    needs: ClassVar[tuple[str, ...]] = ()
+    licence: ClassVar[str] = "Apache-2.0"
+    optimises: ClassVar[bool] = False
+
+    @abstractmethod
+    def register(self, pair: RegistrationPair) -> DisplacementField:
+        """The field on the fixed grid of `pair`, in voxels, that pulls the moving image onto the fixed one.
+
+        Called through `forward`, which sets the gradient mode. The batch may hold several cases; each must
+        come out as if it were alone.
+        """
+
+    def accepts(self, pair: RegistrationPair) -> str | None:
+        """Why this method cannot take `pair`, in words, or `None` where it can."""
+        if pair.dimension not in self.dimensions:
+            known = " and ".join(f"{d}-D" for d in self.dimensions)
+            return f"{type(self).__name__} registers {known}, not {pair.dimension}-D"
+        for need in self.needs:
+            if getattr(pair, need) is None:
+                return f"{type(self).__name__} needs {need}, which the case does not have"
+        return None
+
+    def forward(self, pair: RegistrationPair) -> DisplacementField:
+        """`register` in the gradient mode that the method needs."""
+        if not self.optimises:
+            return self.register(pair)
+        with _gradients_enabled():
+            # Tensors made in inference mode can never enter autograd: methods get clones.
+            return self.register(_cloned(pair))
+
+    def predict_step(self, batch: RegistrationPair, batch_idx: int, dataloader_idx: int = 0) -> DisplacementField:
+        field = self(batch)
+        check_field(field, batch)
+        return field
+
+    def validation_step(self, batch: RegistrationPair, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs the strict metrics of the case, averaged over the validation set."""
+        from reg_bench.metrics import score
+
+        field = self(batch)
+        check_field(field, batch)
+        for element, single in zip(batch.split(), _split_field(field), strict=True):
+            for value in score(element, single, profiles=("strict",)):
+                if value.label == "all" and value.value is not None:
+                    self.log(f"val/{value.metric}", value.value, batch_size=1, sync_dist=True)
+
+
+@contextlib.contextmanager
+def _gradients_enabled() -> Iterator[None]:
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def _cloned(pair: RegistrationPair) -> RegistrationPair:
+    from dataclasses import fields, replace
+
+    changes: dict[str, Any] = {}
+    for f in fields(pair):
+        value = getattr(pair, f.name)
+        if isinstance(value, Tensor) and value.is_inference():
+            changes[f.name] = value.clone()
+    return replace(pair, **changes)
+
+
+def _split_field(field: DisplacementField) -> Iterator[DisplacementField]:
+    for i in range(field.u.shape[0]):
+        yield DisplacementField(
+            field.u[i : i + 1],
+            None if field.spacing_mm is None else field.spacing_mm[i : i + 1],
+            None if field.affine is None else field.affine[i : i + 1],
+        )
+
+
+def check_field(field: Any, pair: RegistrationPair) -> None:
+    """Checks that `field` is a finite float displacement field on the fixed grid of `pair`.
+
+    Raises:
+        InvalidFieldError: says what was expected and what came.
+    """
+    name = ", ".join(pair.case_ids)
+    if not isinstance(field, DisplacementField):
+        raise InvalidFieldError(f"{name}: register must return a DisplacementField, got {type(field).__name__}")
+    expected = (pair.batch_size, pair.dimension, *pair.spatial_shape)
+    if tuple(field.u.shape) != expected:
+        raise InvalidFieldError(
+            f"{name}: the field has shape {tuple(field.u.shape)}, expected (B, D, *spatial) = {expected}"
+        )
+    finite = torch.isfinite(field.u)
+    if not bool(finite.all()):
+        raise InvalidFieldError(f"{name}: the field holds {int((~finite).sum())} NaN or infinite values")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A field and, where the method has one, its uncertainty.
+
+    `std` is `(B, D, *S)`, the standard deviation of `field.u` in voxels; `confidence` is `(B, 1, *S)`, 0..1.
+    """
+
+    field: DisplacementField
+    std: Tensor | None = None
+    confidence: Tensor | None = None
+
+
+class SequenceModule(LightningModule, ABC):
+    """Follows motion through a stream of frames without hidden state, so that two patients can interleave.
+
+    Everything that changes from frame to frame is in the state that `start` returns and `step` passes on.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[str] = "1"
+    dimensions: ClassVar[tuple[int, ...]] = (2,)
+    needs: ClassVar[tuple[str, ...]] = ()
+    licence: ClassVar[str] = "Apache-2.0"
+
+    @abstractmethod
+    def start(
+        self,
+        reference: Tensor,
+        *,
+        seconds_per_frame: float,
+        mask: Tensor | None = None,
+        points: Tensor | None = None,
+    ) -> Any:
+        """The state for a stream whose moving image is `reference` `(B, C, *S)`.
+
+        `mask` is `(B, 1, *S)`, `points` `(B, N, D)` in voxels: where to look, for methods that use it.
+        """
+
+    @abstractmethod
+    def step(self, state: Any, frame: Tensor | None, time_s: float) -> tuple[Any, Estimate]:
+        """The state and the estimate at `time_s` seconds after the reference.
+
+        `frame` is `(B, C, *S)`, or `None` for a frame that was not acquired. The field lives on the frame's
+        grid and pulls the reference onto it.
+        """
+
+    @abstractmethod
+    def forecast(self, state: Any, horizon_s: float) -> Estimate:
+        """The field expected `horizon_s` seconds after the last step."""
