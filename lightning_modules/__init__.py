@@ -1,0 +1,1 @@
+"""Registration methods: one file each, found by `reg_bench.discovery`; see CONTRIBUTING.md for how to add one."""
