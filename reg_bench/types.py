@@ -170,9 +170,7 @@ class RegistrationPair(_OnDevice):
         changes: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, Tensor):
-                changes[f.name] = value[index : index + 1]
-            elif isinstance(value, tuple):
+            if isinstance(value, Tensor | tuple):
                 changes[f.name] = value[index : index + 1]
         if self.points is not None:
             changes["points"] = {
