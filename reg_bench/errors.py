@@ -11,3 +11,13 @@ class DataError(RegBenchError, ValueError):
 
 class ConfigError(RegBenchError, ValueError):
     """A suite, a method or an option that cannot be used as written."""
+
+
+class MissingExtraError(RegBenchError, ImportError):
+    """An optional package that a dataset or method needs is not installed; the text holds the pip command.
+
+    In a suite the cases concerned become `skipped` rows and the run goes on.
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}: pip install 'regbench-suite[{extra}]'")
