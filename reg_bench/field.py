@@ -1,0 +1,448 @@
+"""Displacement fields on tensors: warping, sampling, composition, inversion, exponential, resizing, Jacobian.
+
+Convention (DESIGN.md section 2): an image is `(B, C, *S)`; a displacement `u` is `(B, D, *S)` on the fixed
+grid, in **voxels**, channel `c` along spatial axis `c`; it pulls back, `warped(x) = image(x + u(x))`. This is
+the only module that calls `grid_sample` or `interpolate` on images and fields, always with
+`align_corners=True`, so that voxel centres are the same points everywhere.
+
+All functions take 2-D and 3-D tensors on any device and are differentiable where the mathematics is
+(linear and cubic interpolation in both image and field, composition, exponential, resizing, Jacobian).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MODES = ("linear", "nearest", "cubic")
+PADDINGS = ("border", "zeros")
+
+
+def _check_options(name: str, mode: str, padding: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"{name}: mode must be one of {MODES}, got {mode!r}")
+    if padding not in PADDINGS:
+        raise ValueError(f"{name}: padding must be one of {PADDINGS}, got {padding!r}")
+
+
+def _check_field(name: str, u: Tensor, argument: str = "u") -> None:
+    dims = u.ndim - 2
+    if dims not in (2, 3) or u.shape[1] != dims or not u.is_floating_point():
+        raise ValueError(
+            f"{name}: {argument} must be a floating point field (B, D, *spatial) with D = 2 or 3 spatial axes "
+            f"and D channels, got {u.dtype} {tuple(u.shape)}"
+        )
+    if 0 in u.shape[2:]:
+        raise ValueError(f"{name}: {argument} has an empty spatial axis, got shape {tuple(u.shape)}")
+
+
+def _check_image(name: str, image: Tensor, batch: int, dims: int, argument: str = "image") -> None:
+    if image.ndim != dims + 2 or image.shape[0] != batch or 0 in image.shape[2:]:
+        raise ValueError(
+            f"{name}: {argument} must be (B, C, *spatial) with B = {batch} and {dims} non-empty spatial axes, "
+            f"got shape {tuple(image.shape)}"
+        )
+
+
+def _at_least_float32(*tensors: Tensor) -> torch.dtype:
+    """The dtype to compute in: the widest of the tensors and never below float32, which positions need."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def identity_grid(
+    spatial: Sequence[int],
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The voxel coordinates of a grid: `(D, *spatial)`, entry `c` is the index along axis `c`."""
+    axes = [torch.arange(n, device=device, dtype=dtype) for n in spatial]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def _outside(positions: Tensor, spatial: Sequence[int]) -> Tensor:
+    """Where positions `(..., D)` lie outside `[0, n - 1]` on any axis: `(...)` bool."""
+    upper = positions.new_tensor([n - 1 for n in spatial])
+    return ((positions < 0) | (positions > upper)).any(dim=-1)
+
+
+def _keys_weights(fraction: Tensor) -> Tensor:
+    """Weights `(..., 4)` of the taps at -1, 0, 1, 2 for a fraction in `[0, 1)`.
+
+    Cubic convolution with a = -1/2, third-order accurate: Keys, IEEE Trans. ASSP 29 (1981), equation 15.
+    """
+    t = fraction
+    t2, t3 = t * t, t * t * t
+    return torch.stack(
+        (-0.5 * t3 + t2 - 0.5 * t, 1.5 * t3 - 2.5 * t2 + 1.0, -1.5 * t3 + 2.0 * t2 + 0.5 * t, 0.5 * t3 - 0.5 * t2),
+        dim=-1,
+    )
+
+
+def _taps(positions: Tensor, n: int, mode: str) -> tuple[Tensor, Tensor]:
+    """Indices and weights `(..., K)` of the voxels along one axis that make up the value at `positions`.
+
+    The position is clamped to the axis and indices beyond its ends repeat the border voxel. NaN positions
+    keep NaN weights.
+    """
+    clamped = positions.clamp(0, n - 1)
+    base = clamped.detach().floor()
+    fraction = clamped - base
+    first = base.nan_to_num(0.0).long()
+    if mode == "linear":
+        weights = torch.stack((1 - fraction, fraction), dim=-1)
+        offsets = torch.arange(2, device=positions.device)
+    else:
+        weights = _keys_weights(fraction)
+        offsets = torch.arange(-1, 3, device=positions.device)
+    return (first[..., None] + offsets).clamp_(0, n - 1), weights
+
+
+def _strides(spatial: Sequence[int]) -> list[int]:
+    strides = [1]
+    for n in reversed(spatial[1:]):
+        strides.append(strides[-1] * n)
+    return strides[::-1]
+
+
+def _interpolate_at(values: Tensor, positions: Tensor, mode: str) -> Tensor:
+    """Linear or cubic interpolation of `values (B, C, *S)` at `positions (B, N, D)` by gathering: `(B, C, N)`."""
+    spatial = values.shape[2:]
+    batch, channels = values.shape[:2]
+    index = torch.zeros((*positions.shape[:2], 1), dtype=torch.long, device=positions.device)
+    weight = torch.ones((*positions.shape[:2], 1), dtype=positions.dtype, device=positions.device)
+    for axis, (n, stride) in enumerate(zip(spatial, _strides(spatial), strict=True)):
+        taps, weights = _taps(positions[..., axis], n, mode)
+        index = (index[..., :, None] + taps[..., None, :] * stride).flatten(2)
+        weight = (weight[..., :, None] * weights[..., None, :]).flatten(2)
+    flat = index.reshape(batch, 1, -1).expand(-1, channels, -1)
+    corners = values.flatten(2).gather(2, flat).reshape(batch, channels, *index.shape[1:])
+    return (corners.to(weight.dtype) * weight[:, None]).sum(dim=-1)
+
+
+def _nearest_at(values: Tensor, positions: Tensor) -> Tensor:
+    """`values` at `floor(x + 0.5)`, clamped to the grid: `(B, C, N)` in the dtype of `values`."""
+    spatial = values.shape[2:]
+    index = torch.zeros(positions.shape[:2], dtype=torch.long, device=positions.device)
+    for axis, (n, stride) in enumerate(zip(spatial, _strides(spatial), strict=True)):
+        rounded = (positions[..., axis] + 0.5).floor_().clamp_(0, n - 1)
+        index += rounded.nan_to_num_(0.0).long() * stride
+    return values.flatten(2).gather(2, index[:, None].expand(-1, values.shape[1], -1))
+
+
+def sample(values: Tensor, points: Tensor, mode: str = "linear", padding: str = "border") -> Tensor:
+    """The values of an image or field at points, never rounded to voxels.
+
+    Args:
+        values: `(B, C, *S)`.
+        points: `(B, N, D)` voxel coordinates.
+        mode: `linear`, `nearest` (at `floor(x + 0.5)`) or `cubic` (Keys' kernel, a = -1/2).
+        padding: what lies outside the grid: `border` repeats the border voxel, `zeros` gives 0 at every
+            position outside `[0, n - 1]` on any axis.
+
+    Returns:
+        `(B, N, C)`; `nearest` in the dtype of `values`, else in the wider of both dtypes and float32. NaN
+        points give NaN.
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown option, or NaN points where integers are to be returned.
+    """
+    _check_options("sample", mode, padding)
+    dims = values.ndim - 2
+    if points.ndim != 3 or points.shape[2] != dims or not points.is_floating_point():
+        raise ValueError(
+            f"sample: points must be floating point (B, N, {dims}) voxels for values of shape "
+            f"{tuple(values.shape)}, got {points.dtype} {tuple(points.shape)}"
+        )
+    _check_image("sample", values, points.shape[0], dims, "values")
+    positions = points.to(_at_least_float32(points) if mode == "nearest" else _at_least_float32(points, values))
+    if mode == "nearest":
+        out = _nearest_at(values, positions)
+        out = _mark_nan("sample", out, positions.isnan().any(dim=-1))
+    else:
+        out = _interpolate_at(values, positions, mode)
+    if padding == "zeros":
+        out = out.masked_fill(_outside(positions, values.shape[2:])[:, None], 0)
+    return out.transpose(1, 2)
+
+
+def _mark_nan(name: str, out: Tensor, bad: Tensor) -> Tensor:
+    """`out (B, C, ...)` with NaN where `bad (B, ...)`: nothing is invented for a position that is not a number."""
+    if not bool(bad.any()):
+        return out
+    if not out.is_floating_point():
+        raise ValueError(f"{name}: {int(bad.sum())} positions are NaN, which {out.dtype} values cannot show")
+    return out.masked_fill(bad[:, None], torch.nan)
+
+
+def warp(image: Tensor, u: Tensor, mode: str = "linear", padding: str = "border") -> Tensor:
+    """An image pulled onto the grid of a field: `out(x) = image(x + u(x))`.
+
+    Args:
+        image: `(B, C, *S_image)`, any dtype; its grid may differ in size from the field's: both count voxels
+            from the same first voxel.
+        u: `(B, D, *S)` in voxels.
+        mode, padding: as in `sample`.
+
+    Returns:
+        `(B, C, *S)`; `nearest` keeps the dtype of `image`, the others return the wider of both dtypes.
+
+    Raises:
+        ValueError: shapes that do not fit, an unknown option, or a field with NaN on an integer image.
+    """
+    _check_options("warp", mode, padding)
+    _check_field("warp", u)
+    _check_image("warp", image, u.shape[0], u.ndim - 2)
+    work = _at_least_float32(u) if mode == "nearest" else _at_least_float32(image, u)
+    positions = identity_grid(u.shape[2:], u.device, work) + u
+    positions = positions.movedim(1, -1)
+    spatial = u.shape[2:]
+    if mode == "linear":
+        out = _grid_sample(image.to(work), positions)
+        out = _mark_nan("warp", out, positions.isnan().any(dim=-1))
+    else:
+        flat = positions.flatten(1, -2)
+        out = _nearest_at(image, flat) if mode == "nearest" else _interpolate_at(image, flat, mode)
+        out = out.reshape(*out.shape[:2], *spatial)
+        if mode == "nearest":
+            out = _mark_nan("warp", out, positions.isnan().any(dim=-1))
+    if padding == "zeros":
+        out = out.masked_fill(_outside(positions, image.shape[2:])[:, None], 0)
+    return out if mode == "nearest" else out.to(torch.promote_types(image.dtype, u.dtype))
+
+
+def _grid_sample(image: Tensor, positions: Tensor) -> Tensor:
+    """Linear interpolation of `image (B, C, *S)` at voxel `positions (B, *S', D)`, border repeated."""
+    half = positions.new_tensor([max(n - 1, 1) / 2 for n in image.shape[2:]])
+    grid = (positions / half - 1).flip(-1)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def compose(u: Tensor, v: Tensor) -> Tensor:
+    """The field that warps by `u` first and by `v` on the result.
+
+    `w(x) = v(x) + u(x + v(x))`, so that `warp(warp(m, u), v) == warp(m, w)` up to interpolation; as maps
+    `id + w = (id + u) o (id + v)`. Beyond its grid `u` continues with its border values.
+
+    Args:
+        u: `(B, D, *S_u)`, voxels.
+        v: `(B, D, *S)`, voxels of the grid of the result.
+    """
+    _check_field("compose", v, "v")
+    _check_field("compose", u)
+    return v + warp(u, v)
+
+
+def invert(u: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """The inverse field and how far it is from being one.
+
+    Solves `v(x) = -u(x + v(x))` by the fixed-point iteration of Chen et al., Medical Physics 35 (2008), with a
+    step that each voxel halves where the error grew, so that it also converges where `u` changes by more than
+    one voxel per voxel, and never accepts a worse value.
+
+    Args:
+        u: `(B, D, *S)`, voxels.
+        iterations: most evaluations of `u`.
+        tolerance: stops once the error is below this everywhere, in voxels.
+
+    Returns:
+        `v (B, D, *S)` and the error `|u(x + v(x)) + v(x)|` `(B, 1, *S)` in voxels. Where `u` folds or leaves
+        its grid no inverse exists and the error stays large (or NaN where `u` is).
+    """
+    _check_field("invert", u)
+    inverse = torch.zeros_like(u)
+    residual = u.clone()
+    error = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
+    step = torch.ones_like(error)
+    for _ in range(iterations):
+        if bool((error <= tolerance).all()):
+            break
+        trial = inverse - step * residual
+        trial_residual = warp(u, trial) + trial
+        trial_error = torch.linalg.vector_norm(trial_residual, dim=1, keepdim=True)
+        better = trial_error < error
+        inverse = torch.where(better, trial, inverse)
+        residual = torch.where(better, trial_residual, residual)
+        error = torch.where(better, trial_error, error)
+        step = torch.where(better, (step * 1.25).clamp(max=1.0), step * 0.5)
+    return inverse, error
+
+
+def exponential(velocity: Tensor, steps: int = 7) -> Tensor:
+    """The displacement of a stationary velocity field after unit time, by scaling and squaring.
+
+    `exp(v) = exp(v / 2^steps)` composed with itself `steps` times: Arsigny et al., MICCAI 2006. The first
+    step is Euler's, so the relative error is about `|grad v| / 2^(steps + 1)`.
+
+    Args:
+        velocity: `(B, D, *S)`, voxels per unit time.
+        steps: number of squarings, at least 0.
+
+    Returns:
+        `(B, D, *S)` voxels; `exponential(-v)` is the inverse.
+    """
+    _check_field("exponential", velocity, "velocity")
+    if steps < 0:
+        raise ValueError(f"exponential: steps must be at least 0, got {steps}")
+    u = velocity / 2**steps
+    for _ in range(steps):
+        u = compose(u, u)
+    return u
+
+
+def _check_size(name: str, size: Sequence[int], dims: int) -> tuple[int, ...]:
+    if len(size) != dims or any(n < 1 for n in size):
+        raise ValueError(f"{name}: size must hold {dims} positive lengths, got {tuple(size)}")
+    return tuple(int(n) for n in size)
+
+
+def resize(u: Tensor, size: Sequence[int]) -> Tensor:
+    """A field on another grid over the same extent, linearly interpolated, in voxels of the new grid.
+
+    First and last voxel of both grids coincide, so a voxel shrinks by `(n' - 1) / (n - 1)` and the values grow
+    by the same factor.
+
+    Args:
+        u: `(B, D, *S)`, voxels.
+        size: the new spatial shape.
+
+    Raises:
+        ValueError: a wrong size, or an axis of length 1 that should become longer: it has no extent to share.
+    """
+    _check_field("resize", u)
+    size = _check_size("resize", size, u.ndim - 2)
+    factors = []
+    for axis, (old, new) in enumerate(zip(u.shape[2:], size, strict=True)):
+        if old == 1 and new > 1:
+            raise ValueError(f"resize: axis {axis} has length 1 and no extent that {new} voxels could share")
+        factors.append(1.0 if old == new else (new - 1) / (old - 1))
+    scale = torch.tensor(factors, dtype=u.dtype, device=u.device).reshape(1, -1, *(1,) * len(size))
+    return resize_image(u, size) * scale
+
+
+def resize_image(image: Tensor, size: Sequence[int], mode: str = "linear") -> Tensor:
+    """An image on another grid over the same extent (first and last voxel coincide); values unchanged.
+
+    Args:
+        image: `(B, C, *S)`; `nearest` keeps its dtype, the others return floating point.
+        size: the new spatial shape.
+        mode: `linear`, `nearest` (`floor(x + 0.5)`) or `cubic` (Keys' kernel). No low-pass filter is applied.
+    """
+    _check_options("resize_image", mode, "border")
+    _check_image("resize_image", image, image.shape[0], image.ndim - 2)
+    size = _check_size("resize_image", size, image.ndim - 2)
+    if mode != "nearest":
+        image = image if image.is_floating_point() else image.float()
+    if mode == "linear":
+        kind = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
+        return F.interpolate(image, size=size, mode=kind, align_corners=True)
+    for axis, new in enumerate(size):
+        old = image.shape[axis + 2]
+        if new != old:
+            ratio = (old - 1) / (new - 1) if new > 1 else 0.0
+            where = torch.arange(new, device=image.device, dtype=torch.float64) * ratio
+            image = _resize_axis(image, axis + 2, where, mode)
+    return image
+
+
+def _resize_axis(image: Tensor, dim: int, where: Tensor, mode: str) -> Tensor:
+    """`image` at the positions `where (n',)` along one axis, by nearest or cubic interpolation."""
+    last = image.shape[dim] - 1
+    if mode == "nearest":
+        return image.index_select(dim, (where + 0.5).floor().long().clamp_(0, last))
+    taps, weights = _taps(where, last + 1, mode)
+    shape = [1] * image.ndim
+    shape[dim] = -1
+    parts = (
+        image.index_select(dim, taps[:, k]) * weights[:, k].to(image.dtype).reshape(shape) for k in range(taps.shape[1])
+    )
+    return torch.stack(list(parts)).sum(dim=0)
+
+
+def _difference(f: Tensor, dim: int) -> Tensor:
+    """Derivative along `dim` in voxels as `numpy.gradient`: central inside, one-sided at both ends."""
+    n = f.shape[dim]
+    if n == 1:
+        return torch.zeros_like(f)
+    first = f.narrow(dim, 1, 1) - f.narrow(dim, 0, 1)
+    if n == 2:
+        return torch.cat((first, first), dim=dim)
+    inner = (f.narrow(dim, 2, n - 2) - f.narrow(dim, 0, n - 2)) / 2
+    last = f.narrow(dim, n - 1, 1) - f.narrow(dim, n - 2, 1)
+    return torch.cat((first, inner, last), dim=dim)
+
+
+def _determinant(rows: list[list[Tensor]]) -> Tensor:
+    """Determinant of a 2x2 or 3x3 matrix whose entries are tensors of one shape."""
+    if len(rows) == 2:
+        (a, b), (c, d) = rows
+        return a * d - b * c
+    (a, b, c), (d, e, f), (g, h, i) = rows
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+# Planes of a slab: the temporaries of a slab should stay in the cache, and too thin ones cost overhead.
+_SLAB_VOXELS = 1 << 17
+
+
+def jacobian_slabs(u: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The Jacobian determinant of one field, slab by slab along the first axis.
+
+    Statistics over a volume then need no temporary of its size.
+
+    Args:
+        u: `(D, *S)`, voxels.
+
+    Yields:
+        a slice of the first spatial axis and `det(I + du/dx)` there, `(k, *S[1:])`; derivatives as in
+        `jacobian_determinant`. Together the slices cover the axis once, in order.
+    """
+    if u.ndim not in (3, 4) or u.shape[0] != u.ndim - 1:
+        raise ValueError(f"jacobian_slabs: u must be one field (D, *spatial), got shape {tuple(u.shape)}")
+    length = u.shape[1]
+    planes = max(1, _SLAB_VOXELS // max(1, u[0, 0].numel()))
+    for start in range(0, length, planes):
+        stop = min(length, start + planes)
+        yield slice(start, stop), _slab_determinant(u, start, stop)
+
+
+def _slab_determinant(u: Tensor, start: int, stop: int) -> Tensor:
+    length = u.shape[1]
+    low, high = max(0, start - 1), min(length, stop + 1)
+    along_first = _difference(u[:, low:high], 1).narrow(1, start - low, stop - start)
+    slab = u[:, start:stop]
+    rows = []
+    for axis in range(u.shape[0]):
+        parts = [along_first[axis]] + [_difference(slab[axis], d) for d in range(1, u.shape[0])]
+        parts[axis] = parts[axis] + 1
+        rows.append(parts)
+    return _determinant(rows)
+
+
+def jacobian_determinant(u: Tensor, *, interior: bool = False) -> Tensor:
+    """`det(I + du/dx)` of the map `x + u(x)`, in voxels.
+
+    Central differences inside and one-sided ones at the border, as `numpy.gradient`; an axis of length 1
+    contributes no derivative.
+
+    Args:
+        u: `(B, D, *S)`, voxels.
+        interior: without the outermost layer of voxels, so that every difference is central; axes of length 1
+            stay.
+
+    Returns:
+        `(B, 1, *S)`, or `(B, 1, *(S - 2))` for the interior.
+    """
+    _check_field("jacobian_determinant", u)
+    cases = [torch.cat([slab for _, slab in jacobian_slabs(case)]) for case in u]
+    out = torch.stack(cases)[:, None]
+    if interior:
+        for dim in range(2, out.ndim):
+            if out.shape[dim] > 1:
+                out = out.narrow(dim, 1, max(0, out.shape[dim] - 2))
+    return out
