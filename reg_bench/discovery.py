@@ -307,7 +307,7 @@ def resolved_init_args(kind: Literal["methods", "datasets"], spec: Spec) -> dict
     Raises:
         ConfigError: unknown argument, wrong type, missing argument; names the file and the key.
     """
-    parser, parsed = _parse(load_class(spec.class_path, kind, spec.source), spec)
+    parsed = _parse(load_class(spec.class_path, kind, spec.source), spec)[1]
     return dict(parsed.as_dict())
 
 
@@ -385,7 +385,7 @@ def _parse(cls: type, spec: Spec) -> tuple[Any, Any]:
 
 def _check_init_keys(cls: type, init_args: Mapping[str, Any], where: str) -> None:
     """Unknown constructor arguments, nested methods included: jsonargparse does not tell the nearest name."""
-    known = [key.partition(".")[0] for key in _parser(cls).get_defaults().keys()]
+    known = [key.partition(".")[0] for key in vars(_parser(cls).get_defaults())]
     for key, value in init_args.items():
         if key not in known:
             raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(key), known)}")
