@@ -7,22 +7,29 @@ a record into a `RegistrationPair` (`load`). MONAI caches, Lightning distributes
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from monai.data import CacheDataset, Dataset, PersistentDataset
+from monai.data import Dataset
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from reg_bench.errors import DataError
+from reg_bench.caching import cached_dataset
+from reg_bench.errors import ConfigError, DataError
 from reg_bench.types import RegistrationPair, collate_pairs
 
 Split = Literal["train", "val", "test"]
 Record = Mapping[str, Any]
+
+# Arguments that decide how cases are delivered or where they are found, but not what they are.
+_DELIVERY = frozenset({"self", "root", "batch_size", "num_workers", "cache", "cache_dir", "augmentation"})
+# Arguments that name a place: the checksum is the same for the same data in another folder.
+_LOCATION = frozenset({"csv"})
 
 
 class RegistrationDataModule(LightningDataModule, ABC):
@@ -39,8 +46,13 @@ class RegistrationDataModule(LightningDataModule, ABC):
         batch_size: cases per batch; 1 wherever shapes differ and for benchmarking.
         num_workers: loading processes.
         cache: `memory` (MONAI `CacheDataset`), `disk` (MONAI `PersistentDataset` in `cache_dir`) or `none`.
-        cache_dir: folder of the disk cache.
+        cache_dir: folder of the disk cache, which several processes and datasets may share.
         seed: of whatever is drawn at random.
+        augmentation: applied to every pair that `train_dataloader` delivers, and to nothing else; see
+            `reg_bench.augmentation.Augmentation`.
+
+    A subclass keeps each argument of its constructor as an attribute of that name: from these the disk cache
+    and the checksum tell configurations apart (`configuration`).
     """
 
     name: ClassVar[str] = ""
@@ -57,10 +69,12 @@ class RegistrationDataModule(LightningDataModule, ABC):
         cache: Literal["none", "memory", "disk"] = "none",
         cache_dir: str | None = None,
         seed: int = 0,
+        augmentation: Callable[[RegistrationPair], RegistrationPair] | None = None,
     ) -> None:
         super().__init__()
         if cache == "disk" and cache_dir is None:
             raise DataError(f"{self.name}: cache='disk' needs cache_dir")
+        self.augmentation = augmentation
         self.batch_size, self.num_workers = batch_size, num_workers
         self.cache, self.cache_dir, self.seed = cache, cache_dir, seed
 
@@ -107,26 +121,55 @@ class RegistrationDataModule(LightningDataModule, ABC):
             if unknown:
                 raise DataError(f"{self.name}: split {split!r} has no case {unknown[0]!r}")
             records = [by_id[c] for c in case_ids]
-        if self.cache == "memory":
-            return CacheDataset(records, self.load, progress=False)
-        if self.cache == "disk":
-            return PersistentDataset(records, self.load, cache_dir=self.cache_dir)
-        return Dataset(records, self.load)
+        return self._cached(records)
+
+    def configuration(self) -> dict[str, Any]:
+        """The arguments of the constructor that decide what the cases are, by name, with their values.
+
+        Raises:
+            ConfigError: a subclass does not keep an argument as an attribute of its name.
+        """
+        values: dict[str, Any] = {}
+        for cls in type(self).__mro__:
+            if not issubclass(cls, RegistrationDataModule) or "__init__" not in vars(cls):
+                continue
+            for argument, parameter in inspect.signature(vars(cls)["__init__"]).parameters.items():
+                if argument in _DELIVERY or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                    continue
+                kept = argument if hasattr(self, argument) else f"_{argument}"
+                if not hasattr(self, kept):
+                    raise ConfigError(
+                        f"{self.name}: {cls.__name__} must keep its argument {argument!r} as self.{argument}"
+                    )
+                values[argument] = getattr(self, kept)
+        return values
+
+    def _cached(self, records: Sequence[Record], *, augmented: bool = False) -> Dataset:
+        return cached_dataset(
+            records,
+            self.load,
+            cache=self.cache,
+            cache_dir=self.cache_dir,
+            configuration={"dataset": self.name, "version": self.version, **self.configuration()},
+            after=self.augmentation if augmented else None,
+        )
 
     def checksum(self) -> str:
-        """Identifies the data behind the results: name, version and the records of the test split.
+        """Identifies the data behind the results: name, version, configuration, records of the test split.
 
         Datasets of files add the size of each file that a record names (entries that are existing paths).
         """
-        content: list[Any] = [self.name, self.version]
+        configuration = {k: v for k, v in self.configuration().items() if k not in _LOCATION}
+        content: list[Any] = [self.name, self.version, configuration]
         for record in self.records("test"):
             entry = {k: v for k, v in record.items() if isinstance(v, str | int | float | bool | None)}
             content.append({k: _portable(v) for k, v in entry.items()})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def _loader(self, split: Split, *, shuffle: bool = False) -> DataLoader[RegistrationPair]:
+        self.case_ids(split)
         return DataLoader(
-            self.dataset(split),
+            self._cached(list(self.records(split)), augmented=split == "train"),
             batch_size=self.batch_size,
             shuffle=shuffle,
             num_workers=self.num_workers,

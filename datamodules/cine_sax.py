@@ -1,0 +1,118 @@
+"""Short-axis cine MR of one animal with contours in every frame (Sunnybrook preclinical data)."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+
+from reg_bench.datamodule import Record, RegistrationDataModule, Split, resolve_root
+from reg_bench.errors import ConfigError, DataError
+from reg_bench.preprocessing import preprocess, ras_affine, scale_intensity, spacing_tensor
+from reg_bench.types import ImageSequence, RegistrationPair
+
+_FILES = ("cine_sax.nii.gz", "lv_labels.nii.gz")
+_SLICES, _PHASES = 20, 20
+_SECONDS_PER_FRAME = 0.0316
+
+
+class CineSax(RegistrationDataModule):
+    """Short-axis cine MR of one animal, 20 phases: moving phase 0, fixed phase p, labels cavity and wall.
+
+    Pairs are 2-D, one per slice and phase, and views of `sequence`. Intensities are scaled to 0..1 by the
+    99.5th percentile of the whole slice over time, so that brightness stays comparable between phases. One
+    animal: only a test split.
+
+    Args:
+        root: folder with `cine_sax.nii.gz` and `lv_labels.nii.gz`.
+        slices: slices used, 0-based; the contours of 6 to 16 are good.
+        phases: fixed phases; all but 0 if not given. The headline figure is of phase 11, end-systole.
+        options: `batch_size`, `num_workers`, `cache`, `cache_dir`, `seed`, `augmentation` of
+            `RegistrationDataModule`.
+
+    Raises:
+        ConfigError: a slice or phase that does not exist.
+    """
+
+    name: ClassVar[str] = "cine-sax"
+    version: ClassVar[str] = "1"
+    dimensions: ClassVar[tuple[int, ...]] = (2,)
+    licence: ClassVar[str] = "CC0-1.0"
+    folder: ClassVar[str] = "cine_sax_pig"
+
+    def __init__(
+        self,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        slices: tuple[int, ...] = tuple(range(6, 17)),
+        phases: tuple[int, ...] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.root, self.slices = root, tuple(slices)
+        self.phases = tuple(range(1, _PHASES)) if phases is None else tuple(phases)
+        for label, values, lowest, end in (("slices", self.slices, 0, _SLICES), ("phases", self.phases, 1, _PHASES)):
+            wrong = [v for v in values if not lowest <= v < end]
+            if wrong:
+                raise ConfigError(f"{self.name}: {label} must lie in {lowest}..{end - 1}, got {wrong[0]}")
+
+    def records(self, split: Split) -> Sequence[Record]:
+        if split != "test":
+            return []
+        folder = resolve_root(self.name, self.folder, self.root)
+        missing = [folder / f for f in _FILES if not (folder / f).is_file()]
+        if missing:
+            raise DataError(f"{self.name}: {missing[0]} is missing")
+        return [
+            {
+                "case_id": f"slice{s:02d}/{p:03d}",
+                "images": str(folder / _FILES[0]),
+                "labels": str(folder / _FILES[1]),
+                "slice": s,
+                "phase": p,
+            }
+            for s in self.slices
+            for p in self.phases
+        ]
+
+    def load(self, record: Record) -> RegistrationPair:
+        return self.sequence(record).pair(int(record["phase"]))
+
+    def sequence(self, record: Record) -> ImageSequence:
+        """All phases of the slice of `record`, labels in every frame."""
+        s = int(record["slice"])
+        (frames, spacing), (labels, _) = _read(str(record["images"])), _read(str(record["labels"]))
+        if frames.shape != labels.shape or frames.shape[2:] != (_SLICES, _PHASES):
+            raise DataError(
+                f"{record['labels']}: shape {labels.shape} of the labels, {frames.shape} of the images; expected "
+                f"(x, y, {_SLICES}, {_PHASES}) for both"
+            )
+        # (x, y, t) is scaled as one image, so that all frames share one scale.
+        scaled = preprocess({"image": frames[:, :, s].astype(np.float32)}, [scale_intensity("image")])["image"]
+        return ImageSequence(
+            case_ids=(f"slice{s:02d}",),
+            frames=scaled[0].permute(3, 0, 1, 2)[None].contiguous(),
+            seconds_per_frame=_SECONDS_PER_FRAME,
+            spacing_mm=spacing_tensor(spacing),
+            affine=ras_affine(spacing, (0.0, 0.0), np.eye(2)),
+            labels=torch.from_numpy(np.moveaxis(labels[:, :, s], -1, 0).copy())[None, :, None],
+            labelled_frames=tuple(range(_PHASES)),
+            label_names={1: "cavity", 2: "wall"},
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: str) -> tuple[NDArray[Any], tuple[float, float]]:
+    """Array `(x, y, slice, phase)` and in-plane spacing in mm; kept, because every case needs the whole file."""
+    image = sitk.ReadImage(path)
+    if image.GetDimension() != 4:
+        raise DataError(f"{Path(path)}: expected 4 axes (x, y, slice, phase), got {image.GetDimension()}")
+    spacing = image.GetSpacing()
+    return sitk.GetArrayFromImage(image).T, (spacing[0], spacing[1])

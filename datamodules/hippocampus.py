@@ -1,0 +1,128 @@
+"""Inter-subject pairs of hippocampus MR (Medical Segmentation Decathlon, Task04)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import SimpleITK as sitk
+from monai.transforms import ResizeWithPadOrCropd
+
+from reg_bench.datamodule import Record, RegistrationDataModule, Split, resolve_root
+from reg_bench.errors import DataError
+from reg_bench.preprocessing import (
+    MatchHistogramd,
+    cropped_affine,
+    preprocess,
+    ras_affine,
+    scale_intensity,
+    spacing_tensor,
+)
+from reg_bench.splits import read_split
+from reg_bench.synthesis import random_generator
+from reg_bench.types import RegistrationPair
+
+# Test pairs: every subject against the next and the seventh next of the sorted names, round and round.
+_STEPS = (1, 7)
+
+
+class Hippocampus(RegistrationDataModule):
+    """Hippocampus MR of 200 subjects, two labels; pairs of different people, centred in 48 x 64 x 48 boxes.
+
+    Test: the sorted names, pairs (i, i + 1) and (i, i + 7) modulo their number, fixed first. Train and val:
+    ordered pairs drawn with the seed from the subjects of that split only. The boxes are laid over each
+    other, so both images carry the grid of the fixed one. Each image is scaled to 0..1 by its 99.5th
+    percentile and, with `match`, the moving image's histogram is matched to the fixed one's.
+
+    Args:
+        root: folder with `images`, `labels` and `split.csv`.
+        size: voxels of the box.
+        match: match the histogram of moving to fixed.
+        train_pairs, val_pairs: how many pairs are drawn.
+        options: `batch_size`, `num_workers`, `cache`, `cache_dir`, `seed`, `augmentation` of
+            `RegistrationDataModule`.
+    """
+
+    name: ClassVar[str] = "hippocampus"
+    version: ClassVar[str] = "1"
+    dimensions: ClassVar[tuple[int, ...]] = (3,)
+    licence: ClassVar[str] = "CC-BY-SA-4.0"
+    folder: ClassVar[str] = "hippocampus_msd"
+
+    def __init__(
+        self,
+        *,
+        root: str | os.PathLike[str] | None = None,
+        size: tuple[int, int, int] = (48, 64, 48),
+        match: bool = True,
+        train_pairs: int = 400,
+        val_pairs: int = 40,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.root, self.size, self.match = root, tuple(size), match
+        self.train_pairs, self.val_pairs = train_pairs, val_pairs
+
+    def records(self, split: Split) -> Sequence[Record]:
+        folder = resolve_root(self.name, self.folder, self.root)
+        files = sorted(row["file"] for row in read_split(folder / "split.csv", "file", split))
+        missing = [
+            path for kind in ("images", "labels") for f in files if not (path := folder / kind / f).is_file()
+        ]
+        if missing:
+            raise DataError(f"{self.name}: {len(missing)} files are missing, first {missing[0]}")
+        return [self._record(folder, files[i], files[j]) for i, j in self._indices(split, len(files))]
+
+    def _indices(self, split: Split, n: int) -> list[tuple[int, int]]:
+        if split == "test":
+            return [(i, (i + step) % n) for step in _STEPS for i in range(n)]
+        wanted = min(self.train_pairs if split == "train" else self.val_pairs, n * (n - 1))
+        generator = random_generator(self.name, split, self.seed)
+        drawn = generator.choice(n * (n - 1), size=wanted, replace=False) if wanted else []
+        # Ordered pairs of different subjects, numbered row by row with the diagonal left out.
+        return [(int(k) // (n - 1), (int(k) // (n - 1) + 1 + int(k) % (n - 1)) % n) for k in drawn]
+
+    @staticmethod
+    def _record(folder: Path, fixed: str, moving: str) -> Record:
+        short = [f.removeprefix("hippocampus_").removesuffix(".nii.gz") for f in (fixed, moving)]
+        return {
+            "case_id": f"{short[0]}-{short[1]}",
+            "fixed": str(folder / "images" / fixed),
+            "moving": str(folder / "images" / moving),
+            "fixed_labels": str(folder / "labels" / fixed),
+            "moving_labels": str(folder / "labels" / moving),
+        }
+
+    def load(self, record: Record) -> RegistrationPair:
+        images = {key: sitk.ReadImage(str(record[key])) for key in ("fixed", "moving")}
+        arrays = {key: sitk.GetArrayFromImage(image).T.astype(np.float32) for key, image in images.items()}
+        arrays |= {
+            key: sitk.GetArrayFromImage(sitk.ReadImage(str(record[key]))).T.astype(np.uint8)
+            for key in ("fixed_labels", "moving_labels")
+        }
+        steps: list[Callable[..., Any]] = [scale_intensity(["fixed", "moving"])]
+        if self.match:
+            steps.append(MatchHistogramd(["moving"], reference="fixed"))
+        steps.append(ResizeWithPadOrCropd(list(arrays), spatial_size=self.size))
+        tensors = preprocess(arrays, steps)
+        geometry = images["fixed"]
+        # As the padding does it: the smaller half in front.
+        start = [-((s - n) // 2) if s >= n else (n - s) // 2 for s, n in zip(self.size, geometry.GetSize(), strict=True)]
+        affine = cropped_affine(
+            ras_affine(geometry.GetSpacing(), geometry.GetOrigin(), np.array(geometry.GetDirection())), start
+        )
+        spacing = spacing_tensor(geometry.GetSpacing())
+        return RegistrationPair(
+            case_ids=(str(record["case_id"]),),
+            **tensors,
+            fixed_spacing_mm=spacing,
+            moving_spacing_mm=spacing,
+            fixed_affine=affine,
+            moving_affine=affine,
+            label_names={1: "anterior", 2: "posterior"},
+        )
+
+
