@@ -1,0 +1,75 @@
+"""What the datasets of generated cases share: seeds of the splits, choice of frames, the sequence in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from torch import Tensor
+
+from reg_bench.errors import DataError
+from reg_bench.types import ImageSequence, PointPairs, RegistrationPair
+
+_SPLIT_OFFSET = {"train": 0, "val": 1_000_000, "test": 2_000_000}
+_SEED_STRIDE = 10_000_000
+
+
+def case_seed(split: str, seed: int, index: int) -> int:
+    """The seed of case `index` of `split`; no two of (split, seed, index) share one.
+
+    Raises:
+        DataError: unknown split, or an index beyond the million of its split.
+    """
+    if split not in _SPLIT_OFFSET or not 0 <= index < 1_000_000:
+        raise DataError(f"no case {index} in split {split!r}: splits are {', '.join(_SPLIT_OFFSET)}")
+    return seed * _SEED_STRIDE + _SPLIT_OFFSET[split] + index
+
+
+def evenly_spaced(length: int, count: int | None) -> tuple[int, ...]:
+    """`count` frames spread over 1..length - 1 (frame 0 is the reference); `None` gives all of them.
+
+    Raises:
+        DataError: `count` is not in 1..length - 1.
+    """
+    if count is None:
+        return tuple(range(1, length))
+    if not 1 <= count < length:
+        raise DataError(f"frames must lie in 1..{length - 1} for sequences of {length} frames, got {count}")
+    # Centred in equal bins: a subset sees every phase of the motion, not only its ends.
+    return tuple(int(1 + (2 * i + 1) * (length - 1) / (2 * count)) for i in range(count))
+
+
+def check_positive(dataset: str, **values: float | tuple[float, ...]) -> None:
+    """Raises `DataError` naming the option that is not positive."""
+    for name, value in values.items():
+        if not all(v > 0 for v in (value if isinstance(value, tuple) else (value,))):
+            raise DataError(f"{dataset}: {name} must be positive, got {value}")
+
+
+class LastSequence:
+    """Keeps the sequence made last: pairs are asked for frame by frame."""
+
+    def __init__(self, make: Callable[[Mapping[str, Any]], ImageSequence]) -> None:
+        self._make = make
+        self._key: tuple[Any, ...] | None = None
+        self._sequence: ImageSequence | None = None
+
+    def __call__(self, record: Mapping[str, Any]) -> ImageSequence:
+        """The sequence of `record`, which is known by everything in it but the frame and the case id."""
+        key = tuple(sorted((k, v) for k, v in record.items() if k not in ("frame", "case_id")))
+        if self._sequence is None or key != self._key:
+            self._sequence, self._key = self._make(record), key
+        return self._sequence
+
+
+def detached_pair(pair: RegistrationPair) -> RegistrationPair:
+    """`pair` with memory of its own: a view would carry its whole sequence into every cache and process."""
+    changes: dict[str, Any] = {
+        f.name: value.clone() for f in fields(pair) if isinstance(value := getattr(pair, f.name), Tensor)
+    }
+    points = {
+        name: PointPairs(tuple(p.clone() for p in sets.fixed), tuple(p.clone() for p in sets.moving))
+        for name, sets in (pair.points or {}).items()
+    }
+    return replace(pair, **changes, points=points or None)
