@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split, resolve_root
 from reg_bench.errors import ConfigError, DataError
-from reg_bench.preprocessing import preprocess, ras_affine, scale_intensity, spacing_tensor
+from reg_bench.preprocessing import geometry, plane, preprocess, scale_intensity
 from reg_bench.types import ImageSequence, RegistrationPair
 
 _FILES = ("cine_sax.nii.gz", "lv_labels.nii.gz")
@@ -96,12 +96,13 @@ class CineSax(RegistrationDataModule):
             )
         # (x, y, t) is scaled as one image, so that all frames share one scale.
         scaled = preprocess({"image": frames[:, :, s].astype(np.float32)}, [scale_intensity("image")])["image"]
+        spacing_mm, affine = geometry(plane(frames.shape, spacing))
         return ImageSequence(
             case_ids=(f"slice{s:02d}",),
             frames=scaled[0].permute(3, 0, 1, 2)[None].contiguous(),
             seconds_per_frame=_SECONDS_PER_FRAME,
-            spacing_mm=spacing_tensor(spacing),
-            affine=ras_affine(spacing, (0.0, 0.0), np.eye(2)),
+            spacing_mm=spacing_mm,
+            affine=affine,
             labels=torch.from_numpy(np.moveaxis(labels[:, :, s], -1, 0).copy())[None, :, None],
             labelled_frames=tuple(range(_PHASES)),
             label_names={1: "cavity", 2: "wall"},

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
 from reg_bench.errors import ConfigError, DataError
-from reg_bench.preprocessing import preprocess, ras_affine, scale_intensity, spacing_tensor
+from reg_bench.preprocessing import geometry, plane, preprocess, scale_intensity
 from reg_bench.types import ImageSequence, RegistrationPair
 
 _LENGTH = 30
@@ -73,13 +73,13 @@ class EchoReal(RegistrationDataModule):
         frames = _luminance(path)
         scaled = preprocess({"image": frames}, [scale_intensity("image")])["image"]
         sector = torch.from_numpy(_sector(frames.max(axis=0)))
-        spacing = (_SPACING_MM, _SPACING_MM)
+        spacing_mm, affine = geometry(plane(sector.shape, (_SPACING_MM, _SPACING_MM)))
         return ImageSequence(
             case_ids=("echo",),
             frames=scaled.permute(0, 2, 1, 3, 4).contiguous(),
             seconds_per_frame=_SECONDS_PER_FRAME,
-            spacing_mm=spacing_tensor(spacing),
-            affine=ras_affine(spacing, (0.0, 0.0), np.eye(2)),
+            spacing_mm=spacing_mm,
+            affine=affine,
             mask=sector.expand(1, _LENGTH, 1, *sector.shape).contiguous(),
         )
 

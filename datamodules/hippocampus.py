@@ -7,20 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-import SimpleITK as sitk
 from monai.transforms import ResizeWithPadOrCropd
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split, resolve_root
 from reg_bench.errors import DataError
-from reg_bench.preprocessing import (
-    MatchHistogramd,
-    cropped_affine,
-    preprocess,
-    ras_affine,
-    scale_intensity,
-    spacing_tensor,
-)
+from reg_bench.io import read_image
+from reg_bench.preprocessing import MatchHistogramd, cropped, geometry, preprocess, scale_intensity
 from reg_bench.splits import read_split
 from reg_bench.synthesis import random_generator
 from reg_bench.types import RegistrationPair
@@ -69,9 +61,7 @@ class Hippocampus(RegistrationDataModule):
     def records(self, split: Split) -> Sequence[Record]:
         folder = resolve_root(self.name, self.folder, self.root)
         files = sorted(row["file"] for row in read_split(folder / "split.csv", "file", split))
-        missing = [
-            path for kind in ("images", "labels") for f in files if not (path := folder / kind / f).is_file()
-        ]
+        missing = [path for kind in ("images", "labels") for f in files if not (path := folder / kind / f).is_file()]
         if missing:
             raise DataError(f"{self.name}: {len(missing)} files are missing, first {missing[0]}")
         return [self._record(folder, files[i], files[j]) for i, j in self._indices(split, len(files))]
@@ -97,24 +87,23 @@ class Hippocampus(RegistrationDataModule):
         }
 
     def load(self, record: Record) -> RegistrationPair:
-        images = {key: sitk.ReadImage(str(record[key])) for key in ("fixed", "moving")}
-        arrays = {key: sitk.GetArrayFromImage(image).T.astype(np.float32) for key, image in images.items()}
-        arrays |= {
-            key: sitk.GetArrayFromImage(sitk.ReadImage(str(record[key]))).T.astype(np.uint8)
-            for key in ("fixed_labels", "moving_labels")
-        }
+        fixed, moving = read_image(record["fixed"]), read_image(record["moving"])
+        arrays = {"fixed": fixed.array, "moving": moving.array}
+        for key in ("fixed_labels", "moving_labels"):
+            arrays[key] = read_image(record[key], kind="labels").array
+            if arrays[key].shape != arrays[key.removesuffix("_labels")].shape:
+                raise DataError(
+                    f"{record[key]}: shape {arrays[key].shape}, expected that of its image, "
+                    f"{arrays[key.removesuffix('_labels')].shape}"
+                )
         steps: list[Callable[..., Any]] = [scale_intensity(["fixed", "moving"])]
         if self.match:
             steps.append(MatchHistogramd(["moving"], reference="fixed"))
         steps.append(ResizeWithPadOrCropd(list(arrays), spatial_size=self.size))
         tensors = preprocess(arrays, steps)
-        geometry = images["fixed"]
         # As the padding does it: the smaller half in front.
-        start = [-((s - n) // 2) if s >= n else (n - s) // 2 for s, n in zip(self.size, geometry.GetSize(), strict=True)]
-        affine = cropped_affine(
-            ras_affine(geometry.GetSpacing(), geometry.GetOrigin(), np.array(geometry.GetDirection())), start
-        )
-        spacing = spacing_tensor(geometry.GetSpacing())
+        start = [-((s - n) // 2) if s >= n else (n - s) // 2 for s, n in zip(self.size, fixed.grid.shape, strict=True)]
+        spacing, affine = geometry(cropped(fixed.grid, start, self.size))
         return RegistrationPair(
             case_ids=(str(record["case_id"]),),
             **tensors,
@@ -124,5 +113,3 @@ class Hippocampus(RegistrationDataModule):
             moving_affine=affine,
             label_names={1: "anterior", 2: "posterior"},
         )
-
-

@@ -89,6 +89,12 @@ def _read_any(path: Path) -> tuple[NDArray[Any], Grid]:
             image = reader
     except RuntimeError as error:
         raise DataError(f"{path}: unreadable or truncated image ({reason(error)})") from error
+    grid = _grid_of(path, image)
+    return array.reshape(grid.shape, order="F"), grid
+
+
+def _grid_of(path: Path, image: Any) -> Grid:
+    """The grid of a SimpleITK image, or of a reader that has read the header."""
     shape = tuple(int(n) for n in image.GetSize())
     dims = len(shape)
     while dims > 2 and shape[dims - 1] == 1:
@@ -96,10 +102,33 @@ def _read_any(path: Path) -> tuple[NDArray[Any], Grid]:
     if dims not in (2, 3):
         raise DataError(f"{path}: {dims} axes, shape {shape}; expected a 2-D or 3-D image")
     try:
-        grid = squeezed_grid(shape, image.GetSpacing(), image.GetOrigin(), image.GetDirection(), dims)
+        return squeezed_grid(shape, image.GetSpacing(), image.GetOrigin(), image.GetDirection(), dims)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    return array.reshape(grid.shape, order="F"), grid
+
+
+def read_grid(path: PathLike) -> Grid:
+    """The grid of the image that `read_image` would read, from its header alone; the voxels are not looked at.
+
+    Truncated NIfTI files are recognised by their length.
+
+    Raises:
+        DataError: missing, not an image, truncated, wrong dimensionality, zero spacing, singular affine.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: " + ("expected an image file, this is a folder" if path.exists() else "no such file"))
+    if nifti.is_nifti(path):
+        header = nifti.read_header(path)
+        nifti.check_geometry(path, header)
+        nifti.check_length(path, header)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise DataError(f"{path}: unreadable or truncated image ({reason(error)})") from error
+    return _grid_of(path, reader)
 
 
 def reason(error: RuntimeError) -> str:

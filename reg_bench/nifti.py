@@ -124,6 +124,35 @@ def check_geometry(path: Path, header: NiftiHeader) -> None:
         raise DataError(f"{path}: singular affine in the header: {matrix.tolist()}; expected three independent axes")
 
 
+def check_length(path: Path, header: NiftiHeader) -> None:
+    """That the file holds the voxels that its header promises, without unpacking a file that does.
+
+    Raises:
+        DataError: the file is too short.
+    """
+    if header.dtype is None:
+        return
+    expected = header.offset + int(np.prod(header.shape, dtype=np.int64)) * header.dtype.itemsize
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        size = file.seek(0, 2)
+        if packed:
+            # gzip ends with the unpacked length modulo 2^32; it is unpacked only where that looks wrong.
+            file.seek(-4, 2)
+            size = struct.unpack("<I", file.read(4))[0]
+    if packed and size != expected % 2**32:
+        size = len(_read_bytes(path))
+    if not packed or size != expected % 2**32:
+        _check_size(path, header, size, expected)
+
+
+def _check_size(path: Path, header: NiftiHeader, size: int, expected: int) -> None:
+    if size < expected:
+        raise DataError(
+            f"{path}: truncated image, {size} bytes; expected {expected} for {header.shape} of {header.dtype}"
+        )
+
+
 def read_array(path: Path) -> tuple[NiftiHeader, NDArray[Any] | None]:
     """Header and voxels, in index order (x, y, z, ...), scaled where the header says so.
 
@@ -138,10 +167,7 @@ def read_array(path: Path) -> tuple[NiftiHeader, NDArray[Any] | None]:
         return header, None
     count = int(np.prod(header.shape, dtype=np.int64))
     expected = header.offset + count * header.dtype.itemsize
-    if len(raw) < expected:
-        raise DataError(
-            f"{path}: truncated image, {len(raw)} bytes; expected {expected} for {header.shape} of {header.dtype}"
-        )
+    _check_size(path, header, len(raw), expected)
     array = np.frombuffer(raw, header.dtype, count, header.offset).reshape(header.shape, order="F")
     if header.slope != 0 and (header.slope, header.intercept) != (1.0, 0.0):
         array = array * np.float64(header.slope) + header.intercept

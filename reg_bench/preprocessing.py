@@ -6,13 +6,15 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, ScaleIntensityRangePercentilesd
 from numpy.typing import NDArray
 from torch import Tensor
+
+from reg_bench.grid import Grid
 
 Arrays = Mapping[str, NDArray[Any]]
 Step = Callable[[dict[str, Any]], Mapping[Hashable, Any]]
@@ -71,25 +73,18 @@ class MatchHistogramd(MapTransform):
         return sitk.GetImageFromArray(tensor[0].float().numpy())
 
 
-def ras_affine(spacing_mm: Sequence[float], origin_lps: Sequence[float], direction: NDArray[Any]) -> Tensor:
-    """`(1, D + 1, D + 1)` float64 voxel-to-RAS affine of an ITK geometry (LPS origin and direction)."""
-    dims = len(spacing_mm)
-    matrix = np.eye(dims + 1)
-    matrix[:dims, :dims] = np.asarray(direction, float).reshape(dims, dims) * np.asarray(spacing_mm, float)
-    matrix[:dims, dims] = origin_lps
-    # LPS to RAS: the first two world axes change sign.
-    matrix[:2] *= -1
-    return torch.from_numpy(matrix)[None]
+def geometry(grid: Grid) -> tuple[Tensor, Tensor]:
+    """Spacing in mm `(1, D)` float32 and RAS affine `(1, D + 1, D + 1)` float64 of a grid."""
+    spacing = torch.tensor([grid.spacing_mm], dtype=torch.float32)
+    return spacing, torch.from_numpy(np.ascontiguousarray(grid.affine_ras()))[None]
 
 
-def cropped_affine(affine: Tensor, start: Sequence[int]) -> Tensor:
-    """The affine of a grid whose voxel 0 is voxel `start` of the given one (negative: padded)."""
-    dims = affine.shape[-1] - 1
-    shifted = affine.clone()
-    shifted[:, :dims, dims] += affine[:, :dims, :dims] @ torch.tensor(list(start), dtype=affine.dtype)
-    return shifted
+def plane(shape: Sequence[int], spacing_mm: Sequence[float]) -> Grid:
+    """The grid of a 2-D image whose place in the world is not known: first pixel at 0, axes x and y."""
+    return Grid((shape[0], shape[1]), (spacing_mm[0], spacing_mm[1]), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
 
 
-def spacing_tensor(spacing_mm: Sequence[float]) -> Tensor:
-    """`(1, D)` float32 spacing in mm."""
-    return torch.tensor([[float(s) for s in spacing_mm]], dtype=torch.float32)
+def cropped(grid: Grid, start: Sequence[int], shape: Sequence[int]) -> Grid:
+    """The part of `grid` of `shape` voxels whose voxel 0 is voxel `start` (negative: padded)."""
+    origin = grid.to_world(np.asarray([start], dtype=np.float64))[0]
+    return Grid(tuple(shape), grid.spacing_mm, tuple(float(o) for o in origin), grid.direction)
