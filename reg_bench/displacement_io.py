@@ -117,8 +117,6 @@ def read_displacement(
         u = _read_learn2reg_2020(path, fixed_grid)
     else:
         raise DataError(f"{path}: unknown format {format!r}, expected one of {', '.join(FORMATS)}")
-    if not np.isfinite(u).all():
-        raise DataError(f"{path}: the field holds {int((~np.isfinite(u)).sum())} NaN or infinite values")
     return torch.from_numpy(np.ascontiguousarray(u, dtype=np.float32))[None]
 
 
@@ -165,7 +163,7 @@ def _load_vectors(path: Path, grid: Grid) -> tuple[NDArray[Any], Grid]:
         array = np.moveaxis(array.T, 0, -1)
     # NIfTI keeps the components on its fifth axis, behind the axes of length 1 that fill up to four.
     array = np.moveaxis(array.reshape(*size, -1, order="F"), -1, 0)
-    _check_float(path, array)
+    _check_numbers(path, array)
     return _fit_dimension(path, image, array, grid)
 
 
@@ -233,7 +231,7 @@ def _read_learn2reg(path: Path, grid: Grid) -> NDArray[np.float32]:
             f"{path}: shape {array.shape}, expected {expected}: (X, Y, Z, 3) on the fixed grid. "
             f"{_order(array.shape, grid)}"
         )
-    _check_float(path, array)
+    _check_numbers(path, array)
     u = np.moveaxis(array, -1, 0).astype(np.float32)
     _check_values(path, u, u, "voxels")
     return u
@@ -253,6 +251,7 @@ def _read_learn2reg_2020(path: Path, grid: Grid) -> NDArray[np.float32]:
     if array.shape not in shapes:
         hint = "The components come last; they must come first" if array.shape[-1:] == (dims,) else ""
         raise DataError(f"{path}: shape {array.shape}, expected {shapes[0]} (half) or {shapes[1]} (full). {hint}")
+    _check_numbers(path, array)
     u: NDArray[np.float32] = array.astype(np.float32)
     if u.shape[1:] != grid.shape:
         # Values are voxels of the full grid already: only the grid becomes finer. Order 2 as in the evaluation.
@@ -280,9 +279,12 @@ def _load_npz(path: Path) -> NDArray[Any]:
         raise DataError(f"{path}: unreadable or truncated npz file ({error})") from error
 
 
-def _check_float(path: Path, array: NDArray[Any]) -> None:
+def _check_numbers(path: Path, array: NDArray[Any]) -> None:
     if array.dtype.kind != "f":
         raise DataError(f"{path}: values of type {array.dtype}, expected floating point displacements")
+    finite = np.isfinite(array)
+    if not finite.all():
+        raise DataError(f"{path}: the field holds {int((~finite).sum())} NaN or infinite values")
 
 
 def write_learn2reg(path: str | Path, field: DisplacementField | Tensor | NDArray[Any]) -> None:
@@ -326,7 +328,8 @@ def write_learn2reg_2020(
         raise DataError(f"{path}: expected a name ending in .npz")
     u = _single(path, field).astype(np.float32)
     if half:
-        u = np.stack([zoom(component, 0.5, order=2) for component in u])
+        factors = [_half(n) / n for n in u.shape[1:]]
+        u = np.stack([zoom(component, factors, order=2) for component in u])
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, arr_0=_as_float16(path, u))
 
@@ -349,7 +352,7 @@ def _check_values(path: Path, stored: NDArray[Any], u: NDArray[Any], unit: str) 
     """
     largest = float(np.abs(stored).max(initial=0.0))
     shape = u.shape[1:]
-    if not np.isfinite(largest) or largest == 0:
+    if largest == 0:
         return
     doubt = ""
     if min(shape) >= _LARGE_AXIS:
