@@ -157,10 +157,8 @@ class Misbehaves(RegistrationModule):
         if self.how == "swallow":
             self._sleeps_whatever_happens()
         if self.how == "hang":
-            # Compiled code that never comes back to Python, with the interpreter lock held.
-            import ctypes
-
-            ctypes.PyDLL(None).sleep(60)
+            # Compiled code that neither comes back to Python nor looks at signals.
+            sum(range(10**12))
         if self.how == "write":
             pair.fixed.fill_(0.5)
             pair.moving.numpy()[...] = 0.25
@@ -169,5 +167,5 @@ class Misbehaves(RegistrationModule):
     def _sleeps_whatever_happens(self) -> None:
         try:
             time.sleep(60)
-        except Exception:
-            time.sleep(60)
+        except BaseException:
+            time.sleep(0.5)
