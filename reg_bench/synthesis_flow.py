@@ -48,15 +48,28 @@ def random_diffeomorphism(
 
 
 def diffeomorphism(velocity: Tensor, *, max_displacement: float) -> tuple[Tensor, Tensor]:
-    """`(u, u_inverse)`: the exponential of that multiple of `velocity` whose largest vector is as asked.
+    """`(u, u_inverse)` of `flow(velocity)`; arguments, units and errors as there."""
+    u, scaled = _flow(velocity, max_displacement)
+    if not bool(u.any()):
+        return u, torch.zeros_like(u)
+    return u, _refined_inverse(u, field.exponential(-scaled.float()).to(u.dtype))
+
+
+def flow(velocity: Tensor, *, max_displacement: float) -> Tensor:
+    """The exponential of that multiple of `velocity` whose largest vector is `max_displacement` voxels.
 
     Args:
-        velocity: `(1, D, *S)` float64, voxels; only its direction and shape matter.
-        max_displacement: as in `random_diffeomorphism`.
+        velocity: `(1, D, *S)` float64; only its direction and shape matter.
+        max_displacement: in voxels, met to rounding; 0 gives zeros.
 
     Raises:
         ValueError: negative `max_displacement`, or the deformation would fold.
     """
+    return _flow(velocity, max_displacement)[0]
+
+
+def _flow(velocity: Tensor, max_displacement: float) -> tuple[Tensor, Tensor]:
+    """`u` and the scaled velocity of which it is the exponential."""
     if max_displacement < 0:
         raise ValueError(f"max_displacement must not be negative, got {max_displacement}")
     if max_displacement == 0 or not bool(velocity.any()):
@@ -71,7 +84,7 @@ def diffeomorphism(velocity: Tensor, *, max_displacement: float) -> tuple[Tensor
             f"a displacement of {max_displacement:g} voxels folds this velocity field (smallest Jacobian "
             f"{smallest:.3f}): use a smaller max_displacement or a larger smoothness"
         )
-    return u, _refined_inverse(u, field.exponential(-velocity.float()).to(velocity.dtype))
+    return u, velocity
 
 
 def max_length(u: Tensor) -> float:
