@@ -7,7 +7,7 @@ interpolation of a rasterised image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -42,6 +42,9 @@ class Texture:
         smoothness: in voxels, as in `gaussian_field`; at least 1.
         generator: of the field.
         margin: voxels around the grid that are also covered; beyond them the field continues mirrored.
+
+    Attributes:
+        on_grid: `(*S)`, the field at the voxels themselves, where no spline need be evaluated.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Texture:
     ) -> None:
         field = gaussian_field([n + 2 * margin for n in spatial], smoothness=smoothness, generator=generator)
         self._margin = margin
+        inner = tuple(slice(margin, margin + n) for n in spatial)
+        self.on_grid: Array = field[0][inner].copy()
         self._coefficients = ndimage.spline_filter(field[0], order=3, mode="mirror")
 
     def __call__(self, points: Array) -> Array:
@@ -80,14 +85,6 @@ class CosineWaves:
         phases = np.tensordot(self._k, points, axes=1)
         waves = np.cos(phases + self._phase.reshape(-1, *[1] * (points.ndim - 1)))
         return np.tensordot(self._vectors.T, waves, axes=1)
-
-
-def label_map(shape: Sequence[int], regions: Mapping[int, Array]) -> Array:
-    """Integer map from label value to bool region; later regions lie on top."""
-    labels = np.zeros(tuple(shape), dtype=np.int64)
-    for value, region in regions.items():
-        labels[region] = value
-    return labels  # type: ignore[return-value]
 
 
 def scale_to_reach(longest: Callable[[float], float], target: float, start: float = 1.0) -> float:

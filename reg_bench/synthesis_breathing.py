@@ -66,9 +66,7 @@ class BreathingMotion:
     def _longest(self, points: Array, amplitude: float) -> float:
         self._amplitude = amplitude
         deepest, shallowest = int(np.argmax(self._waveform)), int(np.argmin(self._waveform))
-        return max(
-            float(np.linalg.norm(self.displacement(t, points), axis=0).max()) for t in (deepest, shallowest)
-        )
+        return max(float(np.linalg.norm(self.displacement(t, points), axis=0).max()) for t in (deepest, shallowest))
 
     def walls(self, height: Array) -> tuple[Array, Array]:
         """`x` of the front and back pleura at `height` in frame 0."""

@@ -93,10 +93,12 @@ class OrgansAnatomy:
         radius = np.sqrt((q[0] / 0.93) ** 2 + ((q[1] + 0.02) / 0.88) ** 2)
         return np.asarray((1 - radius) * 0.9 * self._half.min())
 
-    def evaluate(self, points: Array) -> tuple[Array, Array, Array]:
-        """Intensity, labels and body at material points `(3, ...)`."""
+    def evaluate(self, grid: Array, u: Array | None = None) -> tuple[Array, Array, Array]:
+        """Intensity, labels and body at the material points `grid + u` `(3, *S)`."""
+        points = grid if u is None else grid + u
         q = self._fraction(points)
-        fine, coarse = self._fine(points), self._coarse(points)
+        fine = self._fine.on_grid if u is None else self._fine(points)
+        coarse = self._coarse.on_grid if u is None else self._coarse(points)
         grain, depth = 0.7 * fine + 0.4 * coarse, self._body(q)
         image = over(np.zeros_like(fine), soft_step(depth, 0.8), 0.80 + 0.05 * grain)
         image = over(image, soft_step(depth - 0.07 * self._half.min() + 0.5 * coarse, 0.9), 0.38 + 0.065 * grain)
@@ -129,7 +131,7 @@ def organs_pair(config: OrgansConfig, *, seed: int, case_id: str) -> Registratio
     u = organs_motion(config, generator).float()
     grid = grid_points(config.size)
     moving, moving_labels, _ = anatomy.evaluate(grid)
-    fixed, fixed_labels, body = anatomy.evaluate(grid + u[0].double().numpy())
+    fixed, fixed_labels, body = anatomy.evaluate(grid, u[0].double().numpy())
     across = grid[0] / max(config.size[0] - 1, 1)
     fixed = fixed * (1.0 + config.drift * (0.5 + across))
     noise = torch_generator("organs noise", seed)
