@@ -11,7 +11,9 @@ All functions take 2-D and 3-D tensors on any device and are differentiable wher
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -198,22 +200,21 @@ def warp(image: Tensor, u: Tensor, mode: str = "linear", padding: str = "border"
     _check_options("warp", mode, padding)
     _check_field("warp", u)
     _check_image("warp", image, u.shape[0], u.ndim - 2)
-    work = _at_least_float32(u) if mode == "nearest" else _at_least_float32(image, u)
-    positions = identity_grid(u.shape[2:], u.device, work) + u
-    positions = positions.movedim(1, -1)
-    spatial = u.shape[2:]
+    if mode == "nearest" or not _needs_graph(image, u):
+        return _warp_blocks(image, u, mode, padding)
+    work = _at_least_float32(image, u)
+    positions = (identity_grid(u.shape[2:], u.device, work) + u).movedim(1, -1)
     if mode == "linear":
-        out = _grid_sample(image.to(work), positions)
-        out = _mark_nan("warp", out, positions.isnan().any(dim=-1))
+        out = _mark_nan("warp", _grid_sample(image.to(work), positions), positions.isnan().any(dim=-1))
     else:
-        flat = positions.flatten(1, -2)
-        out = _nearest_at(image, flat) if mode == "nearest" else _interpolate_at(image, flat, mode)
-        out = out.reshape(*out.shape[:2], *spatial)
-        if mode == "nearest":
-            out = _mark_nan("warp", out, positions.isnan().any(dim=-1))
+        out = _interpolate_at(image, positions.flatten(1, -2), mode).reshape(*image.shape[:2], *u.shape[2:])
     if padding == "zeros":
         out = out.masked_fill(_outside(positions, image.shape[2:])[:, None], 0)
-    return out if mode == "nearest" else out.to(torch.promote_types(image.dtype, u.dtype))
+    return out.to(torch.promote_types(image.dtype, u.dtype))
+
+
+def _needs_graph(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _grid_sample(image: Tensor, positions: Tensor) -> Tensor:
@@ -235,7 +236,10 @@ def compose(u: Tensor, v: Tensor) -> Tensor:
     """
     _check_field("compose", v, "v")
     _check_field("compose", u)
-    return v + warp(u, v)
+    if _needs_graph(u, v):
+        return v + warp(u, v)
+    w = warp(u, v)
+    return w.add_(v) if w.dtype == torch.promote_types(w.dtype, v.dtype) else v + w
 
 
 def invert(u: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
@@ -446,3 +450,117 @@ def jacobian_determinant(u: Tensor, *, interior: bool = False) -> Tensor:
             if out.shape[dim] > 1:
                 out = out.narrow(dim, 1, max(0, out.shape[dim] - 2))
     return out
+
+
+# ---------------------------------------------------------------------------------------------- by blocks
+#
+# Without a graph to record, a warp runs block by block: the coordinates of a block stay in the cache instead of
+# making temporaries of several times the image, whose page faults cost more than the arithmetic.
+
+_Block = tuple[slice, ...]
+_Reader = Callable[[Tensor, Tensor, _Block, list[tuple[float, float]]], Tensor]
+# A window of up to 129 voxels has normalised coordinates that float32 resolves to 1e-5 voxel.
+_BLOCK_LENGTH = 96
+_BLOCK_VOXELS = {"linear": 1 << 17, "nearest": 1 << 17, "cubic": 1 << 13}
+
+
+def _blocks(spatial: Sequence[int], voxels: int) -> Iterator[_Block]:
+    """Slices that cover a grid; all axes but the first are cut evenly into lengths up to `_BLOCK_LENGTH`."""
+    lengths = [-(-n // -(-n // _BLOCK_LENGTH)) for n in spatial]
+    lengths[0] = max(1, min(_BLOCK_LENGTH, voxels // math.prod(lengths[1:])))
+    starts = (range(0, n, k) for n, k in zip(spatial, lengths, strict=True))
+    for corner in itertools.product(*starts):
+        yield tuple(slice(a, min(a + k, n)) for a, k, n in zip(corner, lengths, spatial, strict=True))
+
+
+def _warp_blocks(image: Tensor, u: Tensor, mode: str, padding: str) -> Tensor:
+    """`warp` without a graph."""
+    image, u = image.detach(), u.detach()
+    dtype = image.dtype if mode == "nearest" else torch.promote_types(image.dtype, u.dtype)
+    out = image.new_empty((*image.shape[:2], *u.shape[2:]), dtype=dtype)
+    work = _at_least_float32(u) if mode == "nearest" else _at_least_float32(image, u)
+    if mode != "nearest":
+        image = image.to(work)
+    read = {"linear": _read_linear, "nearest": _read_nearest, "cubic": _read_cubic}[mode]
+    for case, motion, target in zip(image, u, out, strict=True):
+        for block in _blocks(u.shape[2:], _BLOCK_VOXELS[mode]):
+            part = motion[(slice(None), *block)].to(work)
+            target[(slice(None), *block)] = _warp_block(case, part, block, read, padding)
+    return out
+
+
+def _warp_block(case: Tensor, part: Tensor, block: _Block, read: _Reader, padding: str) -> Tensor:
+    """The warped values `(C, *block)` of one block from `case (C, *S)` and its displacement `part (D, *block)`."""
+    spatial = case.shape[1:]
+    ranges = [(low + s.start, high + s.stop - 1) for (low, high), s in zip(_extremes(part), block, strict=True)]
+    values = read(case, part, block, ranges)
+    if not all(math.isfinite(bound) for limits in ranges for bound in limits):
+        values = _mark_nan("warp", values[None], part.isnan().any(dim=0)[None])[0]
+    if padding == "zeros":
+        for axis, ((low, high), n) in enumerate(zip(ranges, spatial, strict=True)):
+            if not (low >= 0 and high <= n - 1):
+                place = part[axis] + _index_along(block, axis, part)
+                values.masked_fill_((place < 0) | (place > n - 1), 0)
+    return values
+
+
+def _extremes(part: Tensor) -> list[tuple[float, float]]:
+    """Least and largest value of every channel; NaN if there is one."""
+    low, high = torch.aminmax(part.flatten(1), dim=1)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def _index_along(block: _Block, axis: int, like: Tensor) -> Tensor:
+    """The voxel indices of a block along one axis, shaped to broadcast over the block."""
+    index = torch.arange(block[axis].start, block[axis].stop, dtype=like.dtype, device=like.device)
+    return index.reshape([-1 if a == axis else 1 for a in range(len(block))])
+
+
+def _window(low: float, high: float, n: int) -> tuple[int, int]:
+    """First voxel and length of the piece of an axis that holds all positions from `low` to `high`.
+
+    If there is room the length is `2^k + 1`: normalised coordinates of whole voxels are then exact.
+    """
+    first = min(max(math.floor(low), 0), n - 1) if math.isfinite(low) else 0
+    last = min(max(math.floor(high) + 1, 0), n - 1) if math.isfinite(high) else n - 1
+    length = last - first + 1
+    exact = (1 << max(0, length - 2).bit_length()) + 1
+    length = exact if exact <= n else length
+    return min(first, n - length), length
+
+
+def _read_linear(case: Tensor, part: Tensor, block: _Block, ranges: list[tuple[float, float]]) -> Tensor:
+    """Linear interpolation by `grid_sample` in the window of the image that a block reads."""
+    dims = part.shape[0]
+    grid = part.new_empty((1, *part.shape[1:], dims))
+    window = [slice(None)]
+    for axis, ((low, high), n) in enumerate(zip(ranges, case.shape[1:], strict=True)):
+        start, length = _window(low, high, n)
+        window.append(slice(start, start + length))
+        coordinate = grid[0, ..., dims - 1 - axis]
+        if length == 1:
+            coordinate.fill_(-1.0)
+            continue
+        scale = 2.0 / (length - 1)
+        first = (_index_along(block, axis, part) - start) * scale - 1.0
+        torch.add(first, part[axis], alpha=scale, out=coordinate)
+    return F.grid_sample(case[tuple(window)][None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0]
+
+
+def _read_nearest(case: Tensor, part: Tensor, block: _Block, ranges: list[tuple[float, float]]) -> Tensor:
+    """The voxel at `floor(x + 0.5)`, computed in float64 as the official evaluation of Learn2Reg does."""
+    spatial = case.shape[1:]
+    wide = torch.int32 if math.prod(spatial) < 2**31 else torch.int64
+    index = torch.zeros(part.shape[1:], dtype=wide, device=part.device)
+    for axis, ((low, high), n, stride) in enumerate(zip(ranges, spatial, _strides(spatial), strict=True)):
+        place = part[axis].double().add_(_index_along(block, axis, part).double()).add_(0.5).floor_()
+        if not (low >= -0.5 and high <= n - 0.75):
+            place.clamp_(0, n - 1).nan_to_num_(0.0)
+        index.add_(place.to(wide), alpha=stride)
+    return case.flatten(1).index_select(1, index.flatten()).reshape(-1, *part.shape[1:])
+
+
+def _read_cubic(case: Tensor, part: Tensor, block: _Block, ranges: list[tuple[float, float]]) -> Tensor:
+    """Cubic convolution by gathering."""
+    positions = torch.stack([part[axis] + _index_along(block, axis, part) for axis in range(len(part))], dim=-1)
+    return _interpolate_at(case[None], positions.reshape(1, -1, len(part)), "cubic").reshape(-1, *part.shape[1:])
