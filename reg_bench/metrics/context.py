@@ -135,7 +135,8 @@ class ScoringContext:
     @cached_property
     def jacobian(self) -> JacobianStatistics:
         """Determinant statistics of both profiles from one pass."""
-        return jacobian_statistics(self.u[0], self.mask, shifted_mask=self.mask if self.masked else None)
+        masked = self.mask if self.masked else None
+        return jacobian_statistics(self.u[0], self.mask, shifted=True, shifted_mask=masked)
 
     @cached_property
     def warped(self) -> Tensor:

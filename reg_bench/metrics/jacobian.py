@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-
-from reg_bench.field import jacobian_slabs
 
 CLIP = 1e-9
 """Determinants below are raised to it before the logarithm, in both profiles."""
@@ -16,23 +15,38 @@ CLIP = 1e-9
 _LEARN2REG_SHIFT = 3.0
 _LEARN2REG_CEILING = 1e9
 _LEARN2REG_CROP = 2
+_DOUBTFUL = 0.05
+_SLAB_VOXELS = 1 << 17
 
 
 @dataclass
 class _Moments:
-    """Running mean and standard deviation of values near zero."""
+    """Running mean and population standard deviation.
+
+    Sums are about the mean of the first slab: a uniform stretch then has a deviation of 0, not of rounding errors.
+    """
 
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
+    origin: float | None = None
 
-    def add(self, values: Tensor) -> None:
-        self.count += values.numel()
-        self.total += float(values.sum(dtype=torch.float64))
-        self.squares += float(values.square().sum(dtype=torch.float64))
+    def add(self, values: Tensor, mask: Tensor | None) -> None:
+        """Takes a slab, which is used up, or those of its voxels that `mask` marks."""
+        if values.numel() == 0:
+            return
+        if self.origin is None:
+            self.origin = float(values.mean())
+        values = values.sub_(self.origin).reshape(-1)
+        if mask is not None:
+            values = values.mul_(mask.reshape(-1))
+        self.count += values.numel() if mask is None else int(torch.count_nonzero(mask))
+        self.total += float(values.sum())
+        self.squares += float(values.dot(values))
 
     @property
     def std(self) -> float:
+        """NaN where nothing was counted."""
         if self.count == 0:
             return math.nan
         return math.sqrt(max(0.0, self.squares / self.count - (self.total / self.count) ** 2))
@@ -44,8 +58,8 @@ class JacobianStatistics:
 
     Attributes:
         log: of `log(max(det J, 1e-9))` over all voxels, borders included, or over the mask.
+        shifted: of Learn2Reg's `log(clip(det J + 3, 1e-9, 1e9))` without the outer two voxels of each face.
         nonpositive, counted: voxels with `det J <= 0`, and all voxels, or those of the mask.
-        shifted: Learn2Reg's `log(clip(det J + 3, 1e-9, 1e9) / 4)` without the outer two voxels of each face.
     """
 
     log: _Moments = field(default_factory=_Moments)
@@ -55,38 +69,119 @@ class JacobianStatistics:
 
     @property
     def nonpositive_fraction(self) -> float:
+        """NaN where no voxel was counted."""
         return self.nonpositive / self.counted if self.counted else math.nan
 
 
 def jacobian_statistics(
-    u: Tensor, mask: Tensor | None = None, *, shifted_mask: Tensor | None = None
+    u: Tensor, mask: Tensor | None = None, *, shifted: bool = False, shifted_mask: Tensor | None = None
 ) -> JacobianStatistics:
-    """Statistics of the determinants of `u`.
+    """Statistics of the determinants of `u`, whose derivatives are those of `field.jacobian_determinant`.
 
     Args:
         u: `(D, *S)` voxels.
         mask: `(*S)` bool; voxels of the textbook statistics.
+        shifted: whether the Learn2Reg statistics are wanted too.
         shifted_mask: `(*S)` bool; voxels of the Learn2Reg statistics.
     """
     result = JacobianStatistics()
-    for piece, determinants in jacobian_slabs(u):
-        inside = determinants if mask is None else determinants[mask[piece]]
-        result.counted += inside.numel()
-        result.nonpositive += int((inside <= 0).sum())
-        result.log.add(inside.clamp(min=CLIP).log_())
-        result.shifted.add(_shifted_log(_cropped(piece, determinants, u.shape[1:], shifted_mask)))
+    u = u if u.dtype == torch.float64 else u.to(torch.float32)
+    for piece, determinants in _determinant_slabs(u):
+        lowest = float(determinants.min())
+        if lowest < _DOUBTFUL and u.dtype != torch.float64:
+            _refine(u, piece, determinants)
+            lowest = float(determinants.min())
+        if shifted:
+            inner = _inner(piece, u.shape[1:])
+            values = (determinants[inner] + _LEARN2REG_SHIFT).clamp_(CLIP, _LEARN2REG_CEILING).log_()
+            result.shifted.add(values, None if shifted_mask is None else shifted_mask[piece][inner])
+        inside = None if mask is None else mask[piece]
+        result.counted += determinants.numel() if inside is None else int(torch.count_nonzero(inside))
+        if lowest <= 0:
+            folded = determinants <= 0
+            result.nonpositive += int(torch.count_nonzero(folded if inside is None else folded & inside))
+        result.log.add(determinants.clamp_(min=CLIP).log_(), inside)
     return result
 
 
-def _cropped(piece: slice, slab: Tensor, shape: torch.Size, mask: Tensor | None) -> Tensor:
-    """The voxels of a slab of the first axis that are at least two voxels away from every face (and in the mask)."""
-    low = max(0, _LEARN2REG_CROP - piece.start)
-    high = max(low, min(slab.shape[0], shape[0] - _LEARN2REG_CROP - piece.start))
-    inner = (slice(low, high), *(slice(_LEARN2REG_CROP, -_LEARN2REG_CROP),) * (len(shape) - 1))
-    return slab[inner] if mask is None else slab[inner][mask[piece][inner]]
+def _determinant_slabs(u: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of the first axis and the determinants there, in memory that the next slab uses again."""
+    dims, length = u.shape[0], u.shape[1]
+    planes = min(length, max(1, _SLAB_VOXELS // max(1, u[0, 0].numel())))
+    gradient = u.new_empty((dims, dims, planes, *u.shape[2:]))
+    spare = u.new_empty((2, planes, *u.shape[2:]))
+    for start in range(0, length, planes):
+        stop = min(length, start + planes)
+        rows = gradient[:, :, : stop - start]
+        for axis in range(dims):
+            _doubled_difference(u, axis, start, stop, out=rows[:, axis])
+            rows[axis, axis] += 2
+        yield slice(start, stop), _determinant(rows, spare[:, : stop - start]).mul_(0.5**dims)
 
 
-def _shifted_log(determinants: Tensor) -> Tensor:
-    # Divided by its value for the identity: the deviation is the same and small numbers keep their digits.
-    shifted = (determinants + _LEARN2REG_SHIFT).clamp_(CLIP, _LEARN2REG_CEILING)
-    return shifted.div_(1 + _LEARN2REG_SHIFT).log_()
+def _doubled_difference(u: Tensor, axis: int, start: int, stop: int, out: Tensor) -> None:
+    """Twice the derivative along `axis` in `start … stop` of the first axis: central inside, one-sided at the ends."""
+    first, last = (start, stop) if axis == 0 else (0, u.shape[axis + 1])
+    length, dim = u.shape[axis + 1], axis + 1
+    source = u if axis == 0 else u[:, start:stop]
+    low, high = max(first, 1), min(last, length - 1)
+    if length == 1:
+        out.zero_()
+        return
+    if high > low:
+        ahead, behind = source.narrow(dim, low + 1, high - low), source.narrow(dim, low - 1, high - low)
+        torch.sub(ahead, behind, out=out.narrow(dim, low - first, high - low))
+    for end, inner in ((0, 1), (length - 1, length - 2)):
+        if first <= end < last:
+            step = source.select(dim, max(end, inner)) - source.select(dim, min(end, inner))
+            out.select(dim, end - first).copy_(step.mul_(2))
+
+
+def _determinant(m: Tensor, spare: Tensor) -> Tensor:
+    """Determinant of `(D, D, …)` in place of `spare[0]`, `spare[1]` being work space."""
+    if m.shape[0] == 2:
+        torch.mul(m[0, 0], m[1, 1], out=spare[0])
+        return spare[0].addcmul_(m[0, 1], m[1, 0], value=-1)
+    result, minor = spare
+    for column, sign in enumerate((1, -1, 1)):
+        left, right = (c for c in range(3) if c != column)
+        torch.mul(m[1, left], m[2, right], out=minor)
+        minor.addcmul_(m[1, right], m[2, left], value=-1)
+        if column == 0:
+            torch.mul(minor, m[0, 0], out=result)
+        else:
+            result.addcmul_(minor, m[0, column], value=sign)
+    return result
+
+
+def _refine(u: Tensor, piece: slice, slab: Tensor) -> None:
+    """Recomputes in double precision, in place, the determinants whose logarithm or sign hangs on the last digits.
+
+    These are the ones near 0 and, for Learn2Reg, near -3.
+    """
+    doubtful = (slab.abs() < _DOUBTFUL) | ((slab + _LEARN2REG_SHIFT).abs() < _DOUBTFUL)
+    if bool(doubtful.any()):
+        where = doubtful.nonzero()
+        where[:, 0] += piece.start
+        slab[doubtful] = _determinants_at(u, where).to(slab.dtype)
+
+
+def _determinants_at(u: Tensor, where: Tensor) -> Tensor:
+    """`(K,)` float64 determinants at the voxels `where` `(K, D)`; differences as in `numpy.gradient`."""
+    matrix = torch.eye(u.shape[0], dtype=torch.float64).repeat(len(where), 1, 1)
+    for axis, length in enumerate(u.shape[1:]):
+        ahead, behind = where.clone(), where.clone()
+        ahead[:, axis] = (ahead[:, axis] + 1).clamp_(max=length - 1)
+        behind[:, axis] = (behind[:, axis] - 1).clamp_(min=0)
+        step = (ahead[:, axis] - behind[:, axis]).clamp_(min=1)
+        rise = u[(slice(None), *ahead.unbind(1))].double() - u[(slice(None), *behind.unbind(1))].double()
+        matrix[:, :, axis] += (rise / step).T
+    return torch.linalg.det(matrix)
+
+
+def _inner(piece: slice, shape: torch.Size) -> tuple[slice, ...]:
+    """The part of a slab of the first axis that is at least two voxels away from every face."""
+    crop = _LEARN2REG_CROP
+    low = max(0, crop - piece.start)
+    high = max(low, min(piece.stop, shape[0] - crop) - piece.start)
+    return (slice(low, high), *(slice(crop, max(crop, n - crop)) for n in shape[1:]))

@@ -8,13 +8,15 @@ Two definitions of a surface stand side by side, because HD95 is not one number:
   by the area of the surface in that neighbourhood. This is the definition of the package `surface-distance`,
   which the Learn2Reg evaluation uses.
 
-Points that both surfaces share have distance 0 and never enter a search tree.
+Points that both surfaces share have distance 0. Around the others the grid is searched in growing shells, and only
+points without a near partner go to a tree, if the percentile depends on them at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,12 @@ from reg_bench.metrics.label_maps import Codes
 from reg_bench.metrics.surface_elements import element_sizes
 
 Indices = NDArray[np.int64]
+
+# Half-width of the box that shells are cut from, and how many offsets are tried before a tree takes over.
+_REACH = 4
+_MOST_OFFSETS = 250
+# When this share of the points is still alone after so many shells, the surfaces are far apart.
+_TRIAL_SHELLS, _HOPELESS = 4, 0.9
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,12 @@ class Surface:
     weight: NDArray[np.float64] | None = None
 
     def of(self, code: int) -> slice:
+        """The points of a code."""
         return slice(int(self.start[code]), int(self.start[code + 1]))
+
+    def points(self, code: int) -> Indices:
+        """`(N, D)` grid coordinates of the points of a code."""
+        return np.stack(np.unravel_index(self.index[self.of(code)], self.shape), -1)
 
 
 def _grouped(codes: Codes, *columns: NDArray[Any], count: int) -> tuple[Indices, list[NDArray[Any]]]:
@@ -141,31 +154,117 @@ def _elements_led_by(
     return label, corners[columns], shared, sizes[pattern]
 
 
-def distances(source: Surface, target: Surface, code: int, spacing: NDArray[np.float64]) -> NDArray[np.float64]:
+def distances(
+    source: Surface, target: Surface, code: int, spacing: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Distance of every surface point of `code` in `source` to the nearest one in `target`.
 
     `target` must have points of that label.
     """
-    piece = source.of(code)
-    result = np.zeros(piece.stop - piece.start)
-    lonely = np.flatnonzero(~source.shared[piece])
-    if lonely.size:
-        points = np.stack(np.unravel_index(source.index[piece][lonely], source.shape), -1) * spacing
-        others = np.stack(np.unravel_index(target.index[target.of(code)], target.shape), -1) * spacing
-        tree = cKDTree(others, balanced_tree=False, compact_nodes=False)
-        result[lonely] = tree.query(points)[0]
-    return result
+    return _completed(_Search(source, target, code, spacing).near(), source, target, code, spacing)
+
+
+def directed_percentile(
+    source: Surface, target: Surface, code: int, spacing: NDArray[np.float64], share: float = 0.95
+) -> float:
+    """The `share` percentile of the distances from `source` to `target`, as `percentile` has it.
+
+    The neighbourhood of every point is searched first. Only where the percentile lies beyond it are the remaining
+    points looked up in a tree.
+    """
+    weight = None if source.weight is None else source.weight[source.of(code)]
+    near = _Search(source, target, code, spacing).near()
+    if np.isfinite(near).mean() > share:
+        value, certain = _percentile_and_certainty(near, weight, share)
+        if certain:
+            return value
+    return percentile(_completed(near, source, target, code, spacing), weight, share)
+
+
+def _completed(
+    near: NDArray[np.float64], source: Surface, target: Surface, code: int, spacing: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """`near` with the distances that are still infinite looked up in a tree."""
+    missing = np.flatnonzero(np.isinf(near))
+    if missing.size:
+        tree = cKDTree(target.points(code) * spacing, balanced_tree=False, compact_nodes=False)
+        near[missing] = tree.query(source.points(code)[missing] * spacing)[0]
+    return near
+
+
+@lru_cache(maxsize=16)
+def _shells(spacing: tuple[float, ...]) -> list[tuple[float, NDArray[np.int64]]]:
+    """Distance and offsets `(K, D)` of the grid points around a point, nearest first, as far as all are listed."""
+    reach = _REACH
+    offsets = np.stack(np.meshgrid(*(np.arange(-reach, reach + 1),) * len(spacing), indexing="ij"), -1)
+    offsets = offsets.reshape(-1, len(spacing))
+    length = np.sqrt(((offsets * np.array(spacing)) ** 2).sum(1))
+    # Farther away, a point outside the box could be nearer than one inside it.
+    limit = (reach + 1) * min(spacing)
+    found = []
+    for distance in np.unique(length[(length > 0) & (length < limit)]):
+        found.append((float(distance), offsets[length == distance]))
+        if sum(len(shell) for _, shell in found) >= _MOST_OFFSETS:
+            break
+    return found
+
+
+class _Search:
+    """Looks for the nearest target point of one label in growing shells around the source points."""
+
+    def __init__(self, source: Surface, target: Surface, code: int, spacing: NDArray[np.float64]) -> None:
+        piece = source.of(code)
+        self.shells = _shells(tuple(float(s) for s in spacing))
+        self.result = np.zeros(piece.stop - piece.start)
+        self.lonely = np.flatnonzero(~source.shared[piece])
+        if self.lonely.size:
+            points, others = source.points(code)[self.lonely], target.points(code)
+            margin = _REACH
+            low = np.minimum(points.min(0), others.min(0)) - margin
+            box = np.maximum(points.max(0), others.max(0)) + margin + 1 - low
+            self.strides = np.append(np.cumprod(box[:0:-1])[::-1], 1)
+            self.occupied = np.zeros(int(box.prod()), bool)
+            self.occupied[(others - low) @ self.strides] = True
+            self.index = (points - low) @ self.strides
+
+    def near(self) -> NDArray[np.float64]:
+        """Distances; infinite for the points that have no target point in any shell."""
+        remaining, index = self.lonely, self.index if self.lonely.size else self.lonely
+        start = len(remaining)
+        for number, (distance, offsets) in enumerate(self.shells):
+            if not remaining.size or (number == _TRIAL_SHELLS and remaining.size > _HOPELESS * start):
+                break
+            steps = offsets @ self.strides
+            hit = self.occupied[index + steps[0]]
+            for step in steps[1:]:
+                hit |= self.occupied[index + step]
+            self.result[remaining[hit]] = distance
+            remaining, index = remaining[~hit], index[~hit]
+        self.result[remaining] = np.inf
+        return self.result
 
 
 def percentile(values: NDArray[np.float64], weight: NDArray[np.float64] | None, share: float = 0.95) -> float:
     """Percentile of distances: linear between order statistics, or, with weights, the smallest distance whose
     cumulative share of the weight reaches `share`."""
+    return _percentile_and_certainty(values, weight, share)[0]
+
+
+def _percentile_and_certainty(
+    values: NDArray[np.float64], weight: NDArray[np.float64] | None, share: float
+) -> tuple[float, bool]:
+    """The percentile, and whether it stays the same when infinite values become finite but larger than all others."""
     if weight is None:
-        return float(np.quantile(values, share))
+        with np.errstate(invalid="ignore"):
+            value = float(np.quantile(values, share))
+        return value, bool(np.isfinite(value))
     order = np.lexsort((weight, values))
     cumulative = np.cumsum(weight[order]) / np.sum(weight[order])
     place = min(int(np.searchsorted(cumulative, share)), len(values) - 1)
-    return float(values[order][place])
+    value = float(values[order][place])
+    # The order of the far values decides the last bits of the shares.
+    clear = bool(np.abs(cumulative - share).min() > 1e-9)
+    return value, bool(np.isfinite(value)) and clear
 
 
 def robust_hausdorff(
@@ -182,6 +281,5 @@ def robust_hausdorff(
             yield float("nan") if sizes == [0, 0] else float("inf")
             continue
         yield max(
-            percentile(distances(a, b, code, spacing), None if a.weight is None else a.weight[a.of(code)])
-            for a, b in ((first, second), (second, first))
+            directed_percentile(a, b, code, spacing) for a, b in ((first, second), (second, first))
         )
