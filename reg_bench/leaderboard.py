@@ -188,10 +188,10 @@ class _TaskTables:
         tasks = (manifest.get("suite") or {}).get("tasks") or []
         self.task: Mapping[str, Any] = next((t for t in tasks if t.get("name") == self.head["task"]), {})
         listed = {r.case for r in rows if r.case != NO_CASES}
-        planned = {str(c) for c in self.task.get("cases") or []}
+        planned, planned_entries = self._planned()
         self.cases = tuple(sorted(listed | planned)) or (NO_CASES,)
         self.rows = [r for r in rows if r.case != NO_CASES or not listed]
-        keys = sorted({_entry_key(r) for r in self.rows})
+        keys = sorted({_entry_key(r) for r in self.rows} | planned_entries)
         self.keys = [dict(zip(ENTRY_KEY, key, strict=True)) for key in keys]
         self.names = _entry_names(self.keys)
         lines = {key: i for i, key in enumerate(keys)}
@@ -209,6 +209,21 @@ class _TaskTables:
         self.emitted: dict[str, dict[str, Bools]] = {}
         self.units: dict[str, dict[str, str]] = {}
         self._read()
+
+    def _planned(self) -> tuple[set[str], set[tuple[str, ...]]]:
+        """Cases and entries that the manifest announces for this task: what is not there yet is missing."""
+        manifest, head = self.manifest, self.head
+        if (manifest.get("suite_name"), manifest.get("suite_version")) != (head["suite"], head["suite_version"]):
+            return set(), set()
+        for task in manifest.get("tasks") or []:
+            if task.get("name") == head["task"] and task.get("dataset_checksum") == head["dataset_checksum"]:
+                seed = str(manifest.get("seed", ""))
+                entries: set[tuple[str, ...]] = {
+                    (m["name"], m["version"], m["config_hash"], m.get("checkpoint") or "", seed, "")
+                    for m in manifest.get("methods") or []
+                }
+                return {str(c) for c in task.get("cases") or []}, entries
+        return set(), set()
 
     def _read(self) -> None:
         """Fills `values`, `emitted` and `units`, all by profile and metric.

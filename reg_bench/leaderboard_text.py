@@ -77,13 +77,13 @@ class Column:
     better: str = ""
     primary: bool = False
 
-    def best(self) -> set[int]:
-        """Lines that hold the best value, where the column has a better end."""
-        known = [k for k in self.keys if k is not None]
-        if not self.better or self.better == "neutral" or len(known) < 2:
+    def best(self, board: Board) -> set[int]:
+        """Lines of ranked methods that hold the best value, where the column has a better end."""
+        known = {i: k for i, k in enumerate(self.keys) if k is not None and board.entries[i].rank is not None}
+        if self.better not in ("higher", "lower") or len(known) < 2:
             return set()
-        top = max(known) if self.better == "higher" else min(known)
-        return {i for i, k in enumerate(self.keys) if k == top}
+        top = max(known.values()) if self.better == "higher" else min(known.values())
+        return {i for i, k in known.items() if k == top}
 
 
 def title_of(metric: str, metrics: Sequence[str]) -> str:
@@ -309,7 +309,7 @@ def _markdown_table(board: Board) -> list[str]:
     shown = columns(board)
     head = ["#", "method", "cases", *(c.title for c in shown)]
     lines = [" | ".join(head), " | ".join(["---:", "---", "---", *["---:"] * len(shown)])]
-    best = [c.best() for c in shown]
+    best = [c.best(board) for c in shown]
     for i, entry in enumerate(board.entries):
         cells = [f"**{c.texts[i]}**" if i in best[j] else c.texts[i] for j, c in enumerate(shown)]
         lines.append(" | ".join([rank_text(entry), _md(name_text(entry)), cases_text(entry), *cells]))

@@ -183,7 +183,7 @@ def _ticks(low: float, high: float) -> list[float]:
 def pictures(board: Board, directory: Path | None) -> list[dict[str, Any]]:
     """For each method its median and its worst case among those with a picture, with value and path."""
     made = []
-    for entry in board.entries:
+    for entry in sorted(board.entries, key=lambda e: bool(e.role)):
         chosen = _chosen_cases(board, entry, directory)
         if chosen:
             made.append({"entry": entry, "cases": chosen})
@@ -265,7 +265,7 @@ def _terminal_table(board: Board, width: int) -> Any:
     shown = _terminal_columns(board, width - 60)
     for column in shown:
         table.add_column(Text(column.title), justify="right", no_wrap=True)
-    best = [c.best() for c in shown]
+    best = [c.best(board) for c in shown]
     for i, entry in enumerate(board.entries):
         cells = [Text(c.texts[i], style="bold green" if i in best[j] else "") for j, c in enumerate(shown)]
         style = "dim" if entry.role or not entry.complete else ""
