@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
-from reg_bench.synthesis_cases import LastSequence, case_seed, check_positive, detached_pair, evenly_spaced
 from reg_bench.synthesis_breathing import BreathingConfig, breathing_sequence
+from reg_bench.synthesis_cases import (
+    LastSequence,
+    case_seed,
+    check_not_negative,
+    check_positive,
+    detached_pair,
+    evenly_spaced,
+)
 from reg_bench.types import ImageSequence, RegistrationPair
 
 
@@ -23,11 +30,16 @@ class PhantomBreathing(RegistrationDataModule):
         frames: how many frames of each are cases, evenly spaced; `None`: all but the reference.
         size: pixels from front to back and from head to foot.
         length: frames per sequence, at 0.2 s.
-        max_motion: largest displacement of a subject over all its frames in pixels; 0 for none.
+        max_motion: largest displacement of a subject over all its frames in pixels; 0 for none;
+            `None`: 12 at 192 x 192, in proportion.
         noise: standard deviation of the Rician noise; the liver is about 0.5.
         drift: relative change of the intensity over the sequence.
         spacing_mm: pixel size.
-        batch_size, num_workers, cache, cache_dir, seed: as in `RegistrationDataModule`.
+        options: `batch_size`, `num_workers`, `cache`, `cache_dir`, `seed`, `augmentation` of
+            `RegistrationDataModule`.
+
+    Raises:
+        DataError: a size, spacing or number that is not positive (or negative noise or motion), or more frames than there are.
     """
 
     name: ClassVar[str] = "phantom-breathing"
@@ -42,23 +54,22 @@ class PhantomBreathing(RegistrationDataModule):
         frames: int | None = None,
         size: tuple[int, int] = (192, 192),
         length: int = 50,
-        max_motion: float = 12.0,
+        max_motion: float | None = None,
         noise: float = 0.025,
         drift: float = 0.06,
         spacing_mm: float = 1.8,
-        batch_size: int = 1,
-        num_workers: int = 0,
-        cache: Literal["none", "memory", "disk"] = "none",
-        cache_dir: str | None = None,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, num_workers=num_workers, cache=cache, cache_dir=cache_dir, seed=seed)
+        super().__init__(**options)
         check_positive(self.name, sequences=sequences, size=tuple(size), spacing_mm=spacing_mm)
-        self.sequences, self.frames = sequences, evenly_spaced(length, frames)
-        self.config = BreathingConfig(
+        check_not_negative(self.name, max_motion=max_motion, noise=noise)
+        self.sequences, self.frames, self.size, self.length = sequences, frames, tuple(size), length
+        self.max_motion, self.noise, self.drift, self.spacing_mm = max_motion, noise, drift, spacing_mm
+        self._chosen = evenly_spaced(length, frames)
+        self._config = BreathingConfig(
             size=(size[0], size[1]),
             length=length,
-            max_motion=max_motion,
+            max_motion=12.0 * min(size) / 192 if max_motion is None else max_motion,
             noise=noise,
             drift=drift,
             spacing_mm=spacing_mm,
@@ -73,10 +84,9 @@ class PhantomBreathing(RegistrationDataModule):
                 "subject": f"{split}{index:03d}",
                 "frame": frame,
                 "seed": case_seed(split, self.seed, index),
-                "config": repr(self.config),
             }
             for index in range(self.sequences)
-            for frame in self.frames
+            for frame in self._chosen
         ]
 
     def sequence(self, record: Record) -> ImageSequence:
@@ -88,4 +98,4 @@ class PhantomBreathing(RegistrationDataModule):
         return detached_pair(self.sequence(record).pair(record["frame"]))
 
     def _make(self, record: Mapping[str, Any]) -> ImageSequence:
-        return breathing_sequence(self.config, seed=record["seed"], case_id=record["subject"])
+        return breathing_sequence(self._config, seed=record["seed"], case_id=record["subject"])

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
-from reg_bench.synthesis_cases import LastSequence, case_seed, check_positive, detached_pair, evenly_spaced
+from reg_bench.synthesis_cases import (
+    LastSequence,
+    case_seed,
+    check_not_negative,
+    check_positive,
+    detached_pair,
+    evenly_spaced,
+)
 from reg_bench.synthesis_heart import HeartConfig, heart_sequence
 from reg_bench.types import ImageSequence, RegistrationPair
 
@@ -22,11 +29,16 @@ class PhantomCine(RegistrationDataModule):
         frames: how many frames of each are cases, evenly spaced; `None`: all but the reference.
         size: pixels along x and y.
         length: frames per sequence, at 0.09 s.
-        max_motion: largest displacement of a heart over all its frames in pixels; 0 for none.
+        max_motion: largest displacement of a heart over all its frames in pixels; 0 for none;
+            `None`: 14 at 256 x 256, in proportion.
         noise: standard deviation of the Rician noise; the blood is about 0.85.
         drift: relative change of the intensity over the sequence.
         spacing_mm: pixel size.
-        batch_size, num_workers, cache, cache_dir, seed: as in `RegistrationDataModule`.
+        options: `batch_size`, `num_workers`, `cache`, `cache_dir`, `seed`, `augmentation` of
+            `RegistrationDataModule`.
+
+    Raises:
+        DataError: a size, spacing or number that is not positive (or negative noise or motion), or more frames than there are.
     """
 
     name: ClassVar[str] = "phantom-cine"
@@ -41,23 +53,22 @@ class PhantomCine(RegistrationDataModule):
         frames: int | None = None,
         size: tuple[int, int] = (256, 256),
         length: int = 20,
-        max_motion: float = 14.0,
+        max_motion: float | None = None,
         noise: float = 0.025,
         drift: float = 0.08,
         spacing_mm: float = 1.4,
-        batch_size: int = 1,
-        num_workers: int = 0,
-        cache: Literal["none", "memory", "disk"] = "none",
-        cache_dir: str | None = None,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, num_workers=num_workers, cache=cache, cache_dir=cache_dir, seed=seed)
+        super().__init__(**options)
         check_positive(self.name, sequences=sequences, size=tuple(size), spacing_mm=spacing_mm)
-        self.sequences, self.frames = sequences, evenly_spaced(length, frames)
-        self.config = HeartConfig(
+        check_not_negative(self.name, max_motion=max_motion, noise=noise)
+        self.sequences, self.frames, self.size, self.length = sequences, frames, tuple(size), length
+        self.max_motion, self.noise, self.drift, self.spacing_mm = max_motion, noise, drift, spacing_mm
+        self._chosen = evenly_spaced(length, frames)
+        self._config = HeartConfig(
             size=(size[0], size[1]),
             length=length,
-            max_motion=max_motion,
+            max_motion=14.0 * min(size) / 256 if max_motion is None else max_motion,
             noise=noise,
             drift=drift,
             spacing_mm=spacing_mm,
@@ -72,10 +83,9 @@ class PhantomCine(RegistrationDataModule):
                 "subject": f"{split}{index:03d}",
                 "frame": frame,
                 "seed": case_seed(split, self.seed, index),
-                "config": repr(self.config),
             }
             for index in range(self.sequences)
-            for frame in self.frames
+            for frame in self._chosen
         ]
 
     def sequence(self, record: Record) -> ImageSequence:
@@ -87,4 +97,4 @@ class PhantomCine(RegistrationDataModule):
         return detached_pair(self.sequence(record).pair(record["frame"]))
 
     def _make(self, record: Mapping[str, Any]) -> ImageSequence:
-        return heart_sequence(self.config, seed=record["seed"], case_id=record["subject"])
+        return heart_sequence(self._config, seed=record["seed"], case_id=record["subject"])

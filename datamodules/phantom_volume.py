@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
-from reg_bench.synthesis_cases import case_seed, check_positive
+from reg_bench.synthesis_cases import case_seed, check_not_negative, check_positive
 from reg_bench.synthesis_organs import OrgansConfig, organs_pair
 from reg_bench.types import RegistrationPair
 
@@ -22,11 +22,16 @@ class PhantomVolume(RegistrationDataModule):
         cases: pairs per split.
         size: voxels per axis (right, anterior, superior).
         spacing_mm: voxel size per axis; may be anisotropic.
-        max_motion: largest displacement in voxels, met exactly; 0 for none.
+        max_motion: largest displacement in voxels, met exactly; 0 for none;
+            `None`: 6 for a shortest side of 64, in proportion.
         noise: standard deviation of the Rician noise; organs lie between 0.12 and 0.95.
         drift: relative difference of gain between the two images.
         landmarks: points per pair, inside organs.
-        batch_size, num_workers, cache, cache_dir, seed: as in `RegistrationDataModule`.
+        options: `batch_size`, `num_workers`, `cache`, `cache_dir`, `seed`, `augmentation` of
+            `RegistrationDataModule`.
+
+    Raises:
+        DataError: a size, spacing or number that is not positive, negative noise or motion.
     """
 
     name: ClassVar[str] = "phantom-3d"
@@ -40,23 +45,21 @@ class PhantomVolume(RegistrationDataModule):
         cases: int = 10,
         size: tuple[int, int, int] = (64, 64, 64),
         spacing_mm: tuple[float, float, float] = (2.0, 2.0, 2.0),
-        max_motion: float = 6.0,
+        max_motion: float | None = None,
         noise: float = 0.02,
         drift: float = 0.06,
         landmarks: int = 80,
-        batch_size: int = 1,
-        num_workers: int = 0,
-        cache: Literal["none", "memory", "disk"] = "none",
-        cache_dir: str | None = None,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, num_workers=num_workers, cache=cache, cache_dir=cache_dir, seed=seed)
+        super().__init__(**options)
         check_positive(self.name, cases=cases, size=tuple(size), spacing_mm=tuple(spacing_mm), landmarks=landmarks)
-        self.cases = cases
-        self.config = OrgansConfig(
+        check_not_negative(self.name, max_motion=max_motion, noise=noise)
+        self.cases, self.size, self.spacing_mm = cases, tuple(size), tuple(spacing_mm)
+        self.max_motion, self.landmarks, self.noise, self.drift = max_motion, landmarks, noise, drift
+        self._config = OrgansConfig(
             size=(size[0], size[1], size[2]),
             spacing_mm=(spacing_mm[0], spacing_mm[1], spacing_mm[2]),
-            max_motion=max_motion,
+            max_motion=6.0 * min(size) / 64 if max_motion is None else max_motion,
             noise=noise,
             drift=drift,
             landmarks=landmarks,
@@ -68,11 +71,10 @@ class PhantomVolume(RegistrationDataModule):
             {
                 "case_id": f"{split}{index:03d}",
                 "seed": case_seed(split, self.seed, index),
-                "config": repr(self.config),
             }
             for index in range(self.cases)
         ]
 
     def load(self, record: Record) -> RegistrationPair:
         """The pair of `record`, generated."""
-        return organs_pair(self.config, seed=record["seed"], case_id=record["case_id"])
+        return organs_pair(self._config, seed=record["seed"], case_id=record["case_id"])

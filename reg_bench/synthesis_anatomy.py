@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import ndimage
 
+from reg_bench.errors import DataError
 from reg_bench.synthesis_noise import Array, gaussian_field
 
 Motion = Callable[[Array], Array]
@@ -91,13 +92,13 @@ def scale_to_reach(longest: Callable[[float], float], target: float, start: floa
     """The factor at which `longest(factor)`, which grows with it, reaches `target`: secant, then bisection.
 
     Raises:
-        ValueError: the target is out of reach of `longest` within a factor of 4 of `start`.
+        DataError: the target is out of reach of `longest` within a factor of 4 of `start`.
     """
     low, high = 0.0, start
     while longest(high) < target:
         low, high = high, 1.5 * high
         if high > 4 * start:
-            raise ValueError(f"the anatomy cannot move by {target:g} voxels without folding")
+            raise DataError(f"the anatomy cannot move by {target:g} voxels without folding")
     for _ in range(14):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if longest(middle) < target else (low, middle)

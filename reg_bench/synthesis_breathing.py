@@ -18,7 +18,7 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from reg_bench.synthesis_anatomy import Texture, over, scale_to_reach, smooth_ramp, soft_step
-from reg_bench.synthesis_noise import Array, random_generator, rician, torch_generator
+from reg_bench.synthesis_noise import Array, Labels, Mask, random_generator, rician, torch_generator
 from reg_bench.synthesis_points import grid_points, solve_points
 from reg_bench.types import ImageSequence
 
@@ -76,7 +76,7 @@ class BreathingMotion:
         back = nx * (0.74 + 0.03 * np.sin(np.pi * np.clip(1.1 * v - 0.1, 0, 1)))
         return front, back
 
-    def inside(self, frame: int, points: Array) -> Array:
+    def inside(self, frame: int, points: Array) -> Mask:
         """Bool: between the pleural surfaces of `frame`."""
         front, back = self.walls(points[1])
         push = self._push(frame, points)
@@ -92,7 +92,7 @@ class BreathingMotion:
         """`(2, ...)` pixels from `points` `(2, ...)` of `frame` to their material points in frame 0."""
         return self.displacement_of(frame, points, self.inside(frame, points))
 
-    def displacement_of(self, frame: int, points: Array, inside: Array) -> Array:
+    def displacement_of(self, frame: int, points: Array, inside: Mask) -> Array:
         """As `displacement`, the side of the pleura given (either map is smooth on the whole plane)."""
         down, push = self._amplitude * self._waveform[frame], self._push(frame, points)
         front, back = self.walls(points[1])
@@ -138,15 +138,15 @@ class BreathingAnatomy:
         bottom = top + 62 - 0.006 * (x - centre_x) ** 2 - 0.15 * (x - centre_x)
         return np.asarray(np.minimum(y - top, bottom - y) * self._unit)
 
-    def labels(self, points: Array, inside: Array) -> Array:
+    def labels(self, points: Array, inside: Mask) -> Labels:
         """`(...)` integer labels at material points `(2, ...)`."""
         out = np.zeros(inside.shape, dtype=np.uint8)
         out[inside & (points[1] < self._dome(points[0])) & (points[1] > 0.05 * self._size[1])] = 2
         out[inside & (self._liver(points) > 0)] = 1
         out[inside & (self._target_depth(points) > 0)] = 3
-        return out  # type: ignore[return-value]
+        return out
 
-    def tissue(self, points: Array, inside: Array) -> Array:
+    def tissue(self, points: Array, inside: Mask) -> Mask:
         """Bool: liver, bowel and the vessels' zone of the lung above the diaphragm; no air, no chest wall."""
         return np.asarray(inside & (points[1] > self._dome(points[0]) - 12 * self._unit))
 
@@ -154,7 +154,7 @@ class BreathingAnatomy:
         gap = points - self.target.reshape(2, *[1] * (points.ndim - 1))
         return np.asarray(7.0 * self._unit - np.sqrt((gap[0] * self._tilt) ** 2 + gap[1] ** 2))
 
-    def image(self, points: Array, inside: Array) -> Array:
+    def image(self, points: Array, inside: Mask) -> Array:
         """`(...)` intensities at material points `(2, ...)`, air 0 and fat about 0.8."""
         return np.asarray(np.clip(np.where(inside, self._inner(points), self._wall(points)), 0, None))
 
@@ -197,7 +197,7 @@ class BreathingAnatomy:
         nx, ny = self._size
         xs = np.linspace(0.28, 0.66, 6) * nx
         dome = np.stack([xs, self._dome(xs)], axis=1)
-        rows = [dome + [0, offset * self._unit] for offset in (-14.0, 0.0, 18.0)]
+        rows = [dome + np.array([0, offset * self._unit]) for offset in (-14.0, 0.0, 18.0)]
         kidney = np.array([[0.66, 0.66], [0.66, 0.86], [0.60, 0.76], [0.71, 0.76], [0.40, 0.88]]) * [nx, ny]
         return np.concatenate([self.target[None], *rows, kidney])
 

@@ -47,6 +47,13 @@ def check_positive(dataset: str, **values: float | tuple[float, ...]) -> None:
             raise DataError(f"{dataset}: {name} must be positive, got {value}")
 
 
+def check_not_negative(dataset: str, **values: float | None) -> None:
+    """Raises `DataError` naming the option that is negative; `None` passes."""
+    for name, value in values.items():
+        if value is not None and value < 0:
+            raise DataError(f"{dataset}: {name} must not be negative, got {value}")
+
+
 class LastSequence:
     """Keeps the sequence made last: pairs are asked for frame by frame."""
 

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator
 
+from reg_bench.errors import DataError
 from reg_bench.synthesis_anatomy import CosineWaves, Texture, over, scale_to_reach, smooth_ramp, soft_step
-from reg_bench.synthesis_noise import Array, random_generator, rician, torch_generator
+from reg_bench.synthesis_noise import Array, Labels, Mask, random_generator, rician, torch_generator
 from reg_bench.synthesis_points import grid_points, solve_points
 from reg_bench.types import ImageSequence
 
@@ -122,7 +123,7 @@ class HeartMotion:
         """`A(s) = R^2 - r^2` for squared radii `s` of the current frame."""
         inner = self.inner * (1.0 - self._shrink * squeeze)
         if inner < 0.3 * self.inner:
-            raise ValueError("the heart cannot contract that far: max_motion is too large for this size")
+            raise DataError("the heart cannot contract that far: max_motion is too large for this size")
         shortening = 1.0 - self._shorten * squeeze
         outer = np.sqrt(inner**2 + (self.outer**2 - self.inner**2) / shortening)
         width = 2.0 * inner * 1.6 * self.unit
@@ -162,15 +163,15 @@ class HeartAnatomy:
         q = points - _along(self._motion.centre + u * np.array([-30.0, 6.0]), points)
         return 44 * u - np.hypot(q[0], 0.95 * q[1])
 
-    def labels(self, points: Array) -> Array:
+    def labels(self, points: Array) -> Labels:
         """`(...)` integer labels at material points `(2, ...)`."""
         radius, inner, outer = self._polar(points)
         out = np.zeros(radius.shape, dtype=np.uint8)
         out[radius < outer] = 2
         out[radius < inner] = 1
-        return out  # type: ignore[return-value]
+        return out
 
-    def tissue(self, points: Array) -> Array:
+    def tissue(self, points: Array) -> Mask:
         """Bool: the left ventricle, the rim of the right one and the fat around them: where texture is."""
         radius, _, outer = self._polar(points)
         rim = np.abs(self._right(points) - 4 * self._unit) < 8 * self._unit

@@ -18,7 +18,7 @@ from torch import Tensor
 from reg_bench import field
 from reg_bench.synthesis_anatomy import Texture, over, smooth_ramp, soft_step
 from reg_bench.synthesis_flow import border_window, flow, saturated
-from reg_bench.synthesis_noise import Array, gaussian_field, random_generator, torch_generator
+from reg_bench.synthesis_noise import Array, Labels, gaussian_field, random_generator, torch_generator
 from reg_bench.synthesis_points import grid_points, landmarks_in
 from reg_bench.types import PointPairs, RegistrationPair
 
@@ -61,7 +61,7 @@ class LungAnatomy:
         }
         self._jitter = generator.uniform(-0.03, 0.03, 6)
 
-    def evaluate(self, grid: Array, u: Array | None = None) -> tuple[Array, Array, Array, Array]:
+    def evaluate(self, grid: Array, u: Array | None = None) -> tuple[Array, Labels, Array, Array]:
         """HU, labels, share of parenchyma (0..1) and share of vessel at the material points `grid + u`."""
         points = grid if u is None else grid + u
         half = self._half.reshape(3, 1, 1, 1)
@@ -82,7 +82,7 @@ class LungAnatomy:
         image = over(image, lung * vessel, _VESSEL_HU)
         labels = np.zeros(grain.shape, dtype=np.uint8)
         labels[right > 0], labels[left > 0] = 1, 2
-        return image, labels, lung * (1 - vessel), lung * vessel  # type: ignore[return-value]
+        return image, labels, lung * (1 - vessel), lung * vessel
 
     def _lungs(self, q: Array) -> tuple[Array, Array]:
         """Signed distances in voxels into the right and the left lung, roughly."""

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Labels = NDArray[np.uint8]
 
 # Lattice nodes per smoothness length: at 1.5 the random field is stationary to better than 1 %.
 _NODES_PER_LENGTH = 1.5

@@ -17,7 +17,7 @@ from torch import Tensor
 from reg_bench import field
 from reg_bench.synthesis_anatomy import Texture, over, soft_step
 from reg_bench.synthesis_flow import border_window, flow, saturated
-from reg_bench.synthesis_noise import Array, gaussian_field, random_generator, rician, torch_generator
+from reg_bench.synthesis_noise import Array, Labels, Mask, gaussian_field, random_generator, rician, torch_generator
 from reg_bench.synthesis_points import grid_points, landmarks_in
 from reg_bench.types import PointPairs, RegistrationPair
 
@@ -36,7 +36,7 @@ _ORGANS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float],
     "gallbladder": ((0.30, 0.42, -0.08), (0.12, 0.12, 0.14), 0.12, 0.04),
     "bladder": ((0.02, 0.18, -0.76), (0.25, 0.24, 0.17), 0.15, 0.03),
 }
-LABEL_NAMES = {value: name for value, name in enumerate(_ORGANS, start=1)}
+LABEL_NAMES = dict(enumerate(_ORGANS, start=1))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class OrgansAnatomy:
         radius = np.sqrt((q[0] / 0.93) ** 2 + ((q[1] + 0.02) / 0.88) ** 2)
         return np.asarray((1 - radius) * 0.9 * self._half.min())
 
-    def evaluate(self, grid: Array, u: Array | None = None) -> tuple[Array, Array, Array]:
+    def evaluate(self, grid: Array, u: Array | None = None) -> tuple[Array, Labels, Mask]:
         """Intensity, labels and body at the material points `grid + u` `(3, *S)`."""
         points = grid if u is None else grid + u
         q = self._fraction(points)
@@ -108,7 +108,7 @@ class OrgansAnatomy:
             inside = self._depth(q, name, coarse)
             image = over(image, soft_step(inside, 0.8), intensity + self._jitter[name][2] + strength * grain)
             labels[inside > 0] = value
-        return np.clip(image, 0, None), labels, depth > 0  # type: ignore[return-value]
+        return np.clip(image, 0, None), labels, depth > 0
 
 
 def organs_motion(config: OrgansConfig, generator: np.random.Generator) -> Tensor:
