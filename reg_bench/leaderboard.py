@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from reg_bench import statistics as st
-from reg_bench.leaderboard_rows import Result
+from reg_bench.leaderboard_rows import Kind, Result
 from reg_bench.results import KEY_FIELDS
 from reg_bench.statistics import Bools, Codes, Floats, Summary
 
@@ -230,28 +230,33 @@ class _TaskTables:
 
         A case with a value per frame gets their mean, null as soon as one of them is null.
         """
-        found: dict[tuple[str, str], tuple[list[int], list[float]]] = {}
-        units: dict[tuple[str, str], set[str]] = {}
+        by_kind: dict[Kind, tuple[list[int], list[float]]] = {}
         width = len(self.cases)
         for result, line, column in zip(self.rows, self.line, self.column, strict=True):
             if result.status != "ok":
                 continue
             place = line * width + column
-            for (profile, metric, unit, _), value in result.values:
-                places, numbers = found.setdefault((profile, metric), ([], []))
+            for kind, value in result.values:
+                if kind not in by_kind:
+                    by_kind[kind] = ([], [])
+                places, numbers = by_kind[kind]
                 places.append(place)
-                numbers.append(np.nan if value is None else value)
-                if unit:
-                    units.setdefault((profile, metric), set()).add(unit)
-        for (profile, metric), (places, numbers) in sorted(found.items()):
-            sums, count = np.zeros(self.shape), np.zeros(self.shape)
-            np.add.at(sums.reshape(-1), places, numbers)
-            np.add.at(count.reshape(-1), places, 1.0)
+                numbers.append(value)
+        found: dict[tuple[str, str], list[tuple[int, str, list[int], list[float]]]] = {}
+        for kind, (places, numbers) in by_kind.items():
+            found.setdefault((kind.profile, kind.metric), []).append((kind.frame, kind.unit, places, numbers))
+        size = self.shape[0] * width
+        for (profile, metric), lists in sorted(found.items()):
+            # In order of frame and place: sums of floats depend on their order, the order of the rows must not show.
+            lists.sort(key=lambda item: (item[0], item[1], item[2]))
+            at = np.concatenate([np.asarray(item[2]) for item in lists])
+            sums = np.bincount(at, np.concatenate([np.asarray(item[3]) for item in lists]), size).reshape(self.shape)
+            count = np.bincount(at, minlength=size).reshape(self.shape)
             with np.errstate(invalid="ignore", divide="ignore"):
                 means = sums / count
             self.values.setdefault(profile, {})[metric] = np.where(np.isfinite(means), means, np.nan)
             self.emitted.setdefault(profile, {})[metric] = count > 0
-            known = sorted(units.get((profile, metric), ()))
+            known = sorted({item[1] for item in lists if item[1]})
             self.units.setdefault(profile, {})[metric] = " or ".join(known)
             if len(known) > 1:
                 self.warnings.append(f"{self.head['task']}: {metric} is in {' and in '.join(known)}: means mix units")

@@ -12,13 +12,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from math import nan
+from typing import Any
 
 from reg_bench.results import KEY_FIELDS, row_files
 
 
-class Kind(NamedTuple):
-    """What a value is: of a case (label `all`) as it stands, not of a forecast."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """What a value is: of a case (label `all`) as it stands, not of a forecast. Shared by the rows of a file, and
+    compared by identity, which is what makes a million of them quick to sort into tables."""
 
     profile: str
     metric: str
@@ -28,13 +31,14 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the tables use of one result row; `key` is in the order of `results.KEY_FIELDS`, all as text."""
+    """What the tables use of one result row: `key` in the order of `results.KEY_FIELDS`, all as text; `values` with
+    NaN for null."""
 
     key: tuple[str, ...]
     time: str
     status: str
     reason: str
-    values: tuple[tuple[Kind, float | None], ...]
+    values: tuple[tuple[Kind, float], ...]
     wall_s: float | None
     cpu_s: float | None
     peak_mb: float | None
@@ -122,7 +126,7 @@ class _LineParser:
         except (ValueError, KeyError, TypeError):
             return None
 
-    def _values(self, body: str) -> list[tuple[Kind, float | None]]:
+    def _values(self, body: str) -> list[tuple[Kind, float]]:
         *pieces, end = body.split("}")
         if end.strip() not in ("", "["):
             raise ValueError("not a list of flat objects")
@@ -138,7 +142,7 @@ class _LineParser:
                 kind = kinds[before, behind] = self._template(before, behind)
             if kind is not None:
                 number = number.strip()
-                found.append((kind, None if number == "null" else float(number)))
+                found.append((kind, nan if number == "null" else float(number)))
         return found
 
     def _template(self, before: str, behind: str) -> Kind | None:

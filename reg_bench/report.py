@@ -87,6 +87,7 @@ def html(boards: Sequence[Board], manifest: Mapping[str, Any], directory: Path |
     )
     environment.globals.update(text=text, columns=text.columns, none=text.NONE)
     suite = manifest.get("suite") or {}
+    wanted = suite.get("published") or ()
     tasks = [
         {"board": group[0], "others": group[1:], "plot": plot(group[0]), "pictures": pictures(group[0], directory)}
         for group in _by_task(boards)
@@ -97,7 +98,7 @@ def html(boards: Sequence[Board], manifest: Mapping[str, Any], directory: Path |
         tasks=tasks,
         warnings=list(dict.fromkeys(w for b in boards for w in b.warnings)),
         protocol=text.protocol(boards, manifest),
-        published=[b for b in published() if b["id"] in (suite.get("published") or ())],
+        published=[b for b in published() if b["id"] in wanted] if wanted else [],
     )
 
 

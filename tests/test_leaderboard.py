@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,9 @@ def test_rows_are_read_as_the_results_module_reads_them(tmp_path: Path) -> None:
         out.write(
             "not json\n" + json.dumps(rows[1], indent=None, separators=(",", ":")) + "\n" + '{"event":"result","key'
         )
-    ours = {r.key: [(k.metric, v) for k, v in r.values] for r in leaderboard_rows.read(tmp_path)}
+    ours = {
+        r.key: [(k.metric, None if math.isnan(v) else v) for k, v in r.values] for r in leaderboard_rows.read(tmp_path)
+    }
     theirs = {
         leaderboard_rows.from_rows([r])[0].key: [(v["metric"], v["value"]) for v in r["values"] if v["label"] == "all"]
         for r in results.read_rows(tmp_path)
