@@ -245,20 +245,33 @@ def compose(u: Tensor, v: Tensor) -> Tensor:
 def invert(u: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
     """The inverse field and how far it is from being one.
 
-    Solves `v(x) = -u(x + v(x))` by the fixed-point iteration of Chen et al., Medical Physics 35 (2008), with a
-    step that each voxel halves where the error grew, so that it also converges where `u` changes by more than
-    one voxel per voxel, and never accepts a worse value.
+    Solves `v(x) = -u(x + v(x))`: first everywhere by the fixed-point iteration of Chen et al., Medical Physics 35
+    (2008), with a step that each voxel halves where the error grew; then, where `u` changes too fast for it, by
+    damped Newton steps voxel by voxel. A worse value is never accepted.
 
     Args:
-        u: `(B, D, *S)`, voxels.
-        iterations: most evaluations of `u`.
-        tolerance: stops once the error is below this everywhere, in voxels.
+        u: `(B, D, *S)`, voxels. Beyond its grid it continues with its border values.
+        iterations: most steps in all, of which the fixed-point iteration takes at most half.
+        tolerance: a voxel is solved when its error is at most this, in voxels.
 
     Returns:
-        `v (B, D, *S)` and the error `|u(x + v(x)) + v(x)|` `(B, 1, *S)` in voxels. Where `u` folds or leaves
-        its grid no inverse exists and the error stays large (or NaN where `u` is).
+        `v (B, D, *S)` and the error `|u(x + v(x)) + v(x)|` `(B, 1, *S)` in voxels. Where `u` folds, several inverses
+        exist or none is found; then the error stays large. It is NaN where `u` is. A gradient flows through the
+        last fixed-point step only.
     """
     _check_field("invert", u)
+    with torch.no_grad():
+        inverse, error = _fixed_point_inverse(u.detach(), iterations // 2, tolerance)
+        for case in range(u.shape[0]):
+            _newton_inverse(u.detach()[case], inverse[case], error[case, 0], iterations - iterations // 2, tolerance)
+    if _needs_graph(u):
+        inverse = -warp(u, inverse)
+        error = torch.linalg.vector_norm(warp(u, inverse) + inverse, dim=1, keepdim=True)
+    return inverse, error
+
+
+def _fixed_point_inverse(u: Tensor, iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Inverse and error after damped fixed-point steps on the whole grid."""
     inverse = torch.zeros_like(u)
     residual = u.clone()
     error = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
@@ -273,8 +286,41 @@ def invert(u: Tensor, iterations: int = 50, tolerance: float = 1e-3) -> tuple[Te
         inverse = torch.where(better, trial, inverse)
         residual = torch.where(better, trial_residual, residual)
         error = torch.where(better, trial_error, error)
-        step = torch.where(better, (step * 1.25).clamp(max=1.0), step * 0.5)
+        step = torch.where(better, (step * 1.25).clamp_(max=1.0), step * 0.5)
     return inverse, error
+
+
+_NEWTON_POINTS = 1 << 15
+
+
+def _newton_inverse(u: Tensor, inverse: Tensor, error: Tensor, iterations: int, tolerance: float) -> None:
+    """Improves `inverse (D, *S)` and `error (*S)` of one case in place, at the voxels that are not solved."""
+    for voxels in torch.split(torch.nonzero(error > tolerance), _NEWTON_POINTS):
+        where = tuple(voxels.T)
+        x = voxels.to(u.dtype)[None]
+        v, best = inverse[(slice(None), *where)].T[None], error[where][None, :, None]
+        step = torch.ones_like(best)
+        for _ in range(iterations):
+            if bool((best <= tolerance).all()):
+                break
+            residual = sample(u[None], x + v) + v
+            trial = v - step * _newton_step(u, x + v, residual)
+            distance = torch.linalg.vector_norm(sample(u[None], x + trial) + trial, dim=2, keepdim=True)
+            better = distance < best
+            v, best = torch.where(better, trial, v), torch.where(better, distance, best)
+            step = torch.where(better, (step * 2).clamp_(max=1.0), step * 0.5)
+        inverse[(slice(None), *where)] = v[0].T
+        error[where] = best[0, :, 0]
+
+
+def _newton_step(u: Tensor, points: Tensor, residual: Tensor) -> Tensor:
+    """`(I + du/dx)^-1 residual` at `points (1, N, D)`; the residual itself where that does not exist."""
+    dims = points.shape[2]
+    half = torch.eye(dims, dtype=points.dtype, device=points.device) / 2
+    columns = [sample(u[None], points + h) - sample(u[None], points - h) for h in half]
+    matrix = torch.stack(columns, dim=-1) + 2 * half
+    solution = torch.linalg.solve_ex(matrix, residual[..., None])[0][..., 0]
+    return torch.where(solution.isfinite().all(dim=2, keepdim=True), solution, residual)
 
 
 def exponential(velocity: Tensor, steps: int = 7) -> Tensor:
@@ -390,7 +436,7 @@ def _determinant(rows: list[list[Tensor]]) -> Tensor:
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
-# Planes of a slab: the temporaries of a slab should stay in the cache, and too thin ones cost overhead.
+# Voxels of a slab: its dozen temporaries should stay in the cache, and too thin slabs cost overhead.
 _SLAB_VOXELS = 1 << 17
 
 
@@ -416,16 +462,64 @@ def jacobian_slabs(u: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _slab_determinant(u: Tensor, start: int, stop: int) -> Tensor:
-    length = u.shape[1]
+    """`det(I + du/dx)` of the planes from `start` to `stop`."""
+    length, dims = u.shape[1], u.shape[0]
     low, high = max(0, start - 1), min(length, stop + 1)
-    along_first = _difference(u[:, low:high], 1).narrow(1, start - low, stop - start)
-    slab = u[:, start:stop]
+    inside = slice(start - low, stop - low)
+    slab = u[:, low:high]
+    if not _needs_graph(u):
+        return _slab_determinant_in_place(slab, inside)
     rows = []
-    for axis in range(u.shape[0]):
-        parts = [along_first[axis]] + [_difference(slab[axis], d) for d in range(1, u.shape[0])]
+    for axis in range(dims):
+        parts = [_difference(slab[axis], 0)[inside]]
+        parts += [_difference(slab[axis, inside], dim) for dim in range(1, dims)]
         parts[axis] = parts[axis] + 1
         rows.append(parts)
     return _determinant(rows)
+
+
+def _slab_determinant_in_place(slab: Tensor, inside: slice) -> Tensor:
+    """The same without a graph: differences are left doubled, so that the determinant is divided once."""
+    dims = slab.shape[0]
+    work = torch.promote_types(slab.dtype, torch.float32)
+    slab = slab.to(work)
+    rows = []
+    for axis in range(dims):
+        parts = [_doubled_difference(slab[axis], 0, inside)]
+        parts += [_doubled_difference(slab[axis, inside], dim, slice(None)) for dim in range(1, dims)]
+        parts[axis].add_(2.0)
+        rows.append(parts)
+    if dims == 2:
+        (a, b), (c, d) = rows
+        return a.mul_(d).addcmul_(b, c, value=-1).mul_(0.25)
+    (a, b, c), (d, e, f), (g, h, i) = rows
+    minor = torch.mul(e, i).addcmul_(f, h, value=-1)
+    out = a.mul_(minor)
+    torch.mul(d, i, out=minor).addcmul_(f, g, value=-1)
+    out.addcmul_(b, minor, value=-1)
+    torch.mul(d, h, out=minor).addcmul_(e, g, value=-1)
+    return out.addcmul_(c, minor).mul_(0.125)
+
+
+def _doubled_difference(f: Tensor, dim: int, keep: slice) -> Tensor:
+    """Twice the derivative of `_difference`, of the indices `keep` along the first axis if that is `dim`."""
+    n = f.shape[dim]
+    first, stop, _ = keep.indices(n) if dim == 0 else (0, n, 1)
+    shape = list(f.shape)
+    shape[dim] = stop - first
+    if n == 1:
+        return f.new_zeros(shape)
+    out = f.new_empty(shape)
+    low, high = max(first, 1), min(stop, n - 1)
+    if high > low:
+        count = high - low
+        torch.sub(f.narrow(dim, low + 1, count), f.narrow(dim, low - 1, count), out=out.narrow(dim, low - first, count))
+    if first == 0:
+        torch.sub(f.narrow(dim, 1, 1), f.narrow(dim, 0, 1), out=out.narrow(dim, 0, 1)).mul_(2)
+    if stop == n:
+        last = out.narrow(dim, stop - first - 1, 1)
+        torch.sub(f.narrow(dim, n - 1, 1), f.narrow(dim, n - 2, 1), out=last).mul_(2)
+    return out
 
 
 def jacobian_determinant(u: Tensor, *, interior: bool = False) -> Tensor:
@@ -443,8 +537,13 @@ def jacobian_determinant(u: Tensor, *, interior: bool = False) -> Tensor:
         `(B, 1, *S)`, or `(B, 1, *(S - 2))` for the interior.
     """
     _check_field("jacobian_determinant", u)
-    cases = [torch.cat([slab for _, slab in jacobian_slabs(case)]) for case in u]
-    out = torch.stack(cases)[:, None]
+    if _needs_graph(u):
+        out = torch.stack([torch.cat([slab for _, slab in jacobian_slabs(case)]) for case in u])[:, None]
+    else:
+        out = u.new_empty((u.shape[0], 1, *u.shape[2:]))
+        for case, target in zip(u, out, strict=True):
+            for where, slab in jacobian_slabs(case):
+                target[0, where] = slab
     if interior:
         for dim in range(2, out.ndim):
             if out.shape[dim] > 1:
@@ -461,7 +560,7 @@ _Block = tuple[slice, ...]
 _Reader = Callable[[Tensor, Tensor, _Block, list[tuple[float, float]]], Tensor]
 # A window of up to 129 voxels has normalised coordinates that float32 resolves to 1e-5 voxel.
 _BLOCK_LENGTH = 96
-_BLOCK_VOXELS = {"linear": 1 << 17, "nearest": 1 << 17, "cubic": 1 << 13}
+_BLOCK_VOXELS = {"linear": 1 << 18, "nearest": 1 << 18, "cubic": 1 << 13}
 
 
 def _blocks(spatial: Sequence[int], voxels: int) -> Iterator[_Block]:
@@ -479,12 +578,11 @@ def _warp_blocks(image: Tensor, u: Tensor, mode: str, padding: str) -> Tensor:
     dtype = image.dtype if mode == "nearest" else torch.promote_types(image.dtype, u.dtype)
     out = image.new_empty((*image.shape[:2], *u.shape[2:]), dtype=dtype)
     work = _at_least_float32(u) if mode == "nearest" else _at_least_float32(image, u)
-    if mode != "nearest":
-        image = image.to(work)
+    image = image.contiguous() if mode == "nearest" else image.to(work)
     read = {"linear": _read_linear, "nearest": _read_nearest, "cubic": _read_cubic}[mode]
     for case, motion, target in zip(image, u, out, strict=True):
         for block in _blocks(u.shape[2:], _BLOCK_VOXELS[mode]):
-            part = motion[(slice(None), *block)].to(work)
+            part = motion[(slice(None), *block)].to(work).contiguous()
             target[(slice(None), *block)] = _warp_block(case, part, block, read, padding)
     return out
 
@@ -492,7 +590,10 @@ def _warp_blocks(image: Tensor, u: Tensor, mode: str, padding: str) -> Tensor:
 def _warp_block(case: Tensor, part: Tensor, block: _Block, read: _Reader, padding: str) -> Tensor:
     """The warped values `(C, *block)` of one block from `case (C, *S)` and its displacement `part (D, *block)`."""
     spatial = case.shape[1:]
-    ranges = [(low + s.start, high + s.stop - 1) for (low, high), s in zip(_extremes(part), block, strict=True)]
+    ranges = []
+    for motion, along in zip(part, block, strict=True):
+        low, high = torch.aminmax(motion)
+        ranges.append((float(low) + along.start, float(high) + along.stop - 1))
     values = read(case, part, block, ranges)
     if not all(math.isfinite(bound) for limits in ranges for bound in limits):
         values = _mark_nan("warp", values[None], part.isnan().any(dim=0)[None])[0]
@@ -502,12 +603,6 @@ def _warp_block(case: Tensor, part: Tensor, block: _Block, read: _Reader, paddin
                 place = part[axis] + _index_along(block, axis, part)
                 values.masked_fill_((place < 0) | (place > n - 1), 0)
     return values
-
-
-def _extremes(part: Tensor) -> list[tuple[float, float]]:
-    """Least and largest value of every channel; NaN if there is one."""
-    low, high = torch.aminmax(part.flatten(1), dim=1)
-    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def _index_along(block: _Block, axis: int, like: Tensor) -> Tensor:
@@ -548,16 +643,27 @@ def _read_linear(case: Tensor, part: Tensor, block: _Block, ranges: list[tuple[f
 
 
 def _read_nearest(case: Tensor, part: Tensor, block: _Block, ranges: list[tuple[float, float]]) -> Tensor:
-    """The voxel at `floor(x + 0.5)`, computed in float64 as the official evaluation of Learn2Reg does."""
+    """The voxel at `floor(x + 0.5)`.
+
+    With whole `x`, `floor(x + u + 0.5) = x + floor((floor(2 u) + 1) / 2)`, and every step of that is exact in
+    floating point: the result is that of the official evaluation of Learn2Reg, which computes in float64.
+    """
     spatial = case.shape[1:]
-    wide = torch.int32 if math.prod(spatial) < 2**31 else torch.int64
-    index = torch.zeros(part.shape[1:], dtype=wide, device=part.device)
+    index = torch.zeros(part.shape[1:], dtype=_index_dtype(spatial), device=part.device)
     for axis, ((low, high), n, stride) in enumerate(zip(ranges, spatial, _strides(spatial), strict=True)):
-        place = part[axis].double().add_(_index_along(block, axis, part).double()).add_(0.5).floor_()
-        if not (low >= -0.5 and high <= n - 0.75):
-            place.clamp_(0, n - 1).nan_to_num_(0.0)
-        index.add_(place.to(wide), alpha=stride)
-    return case.flatten(1).index_select(1, index.flatten()).reshape(-1, *part.shape[1:])
+        place = part[axis].mul(2).floor_().add_(1).mul_(0.5).floor_().add_(_index_along(block, axis, part))
+        if not (low >= 0 and high <= n - 1):
+            place.clamp_(0, n - 1)
+        if math.isnan(low):
+            place.nan_to_num_(0.0)
+        index.add_(place.to(index.dtype), alpha=stride)
+    flat = index.flatten()
+    # One channel at a time: index_select is several times slower along the last axis of a matrix.
+    return torch.stack([channel.flatten().index_select(0, flat) for channel in case]).reshape(-1, *index.shape)
+
+
+def _index_dtype(spatial: Sequence[int]) -> torch.dtype:
+    return torch.int32 if math.prod(spatial) < 2**31 else torch.int64
 
 
 def _read_cubic(case: Tensor, part: Tensor, block: _Block, ranges: list[tuple[float, float]]) -> Tensor:
