@@ -298,7 +298,9 @@ def compare_tre(table: Table, u: np.ndarray, count: int) -> None:
     def with_sitk() -> list[float]:
         import SimpleITK as sitk
 
-        image = sitk.GetImageFromArray(np.ascontiguousarray(u.T).T.transpose(*range(1, u.ndim), 0)[..., ::-1], isVector=True)
+        image = sitk.GetImageFromArray(
+            np.ascontiguousarray(u.T).T.transpose(*range(1, u.ndim), 0)[..., ::-1], isVector=True
+        )
         transform = sitk.DisplacementFieldTransform(sitk.Cast(image, sitk.sitkVectorFloat64))
         start = time.process_time()
         found = [transform.TransformPoint(p[::-1].tolist()) for p in points]

@@ -42,7 +42,7 @@ class _Moments:
             values = values.mul_(mask.reshape(-1))
         self.count += values.numel() if mask is None else int(torch.count_nonzero(mask))
         self.total += float(values.sum())
-        self.squares += float(values.dot(values))
+        self.squares += float(values.square_().sum(dtype=torch.float64))
 
     @property
     def std(self) -> float:

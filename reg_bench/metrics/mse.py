@@ -26,10 +26,11 @@ def mse(fixed: Tensor, warped: Tensor, mask: Tensor | None = None) -> float:
 
 
 def _channel(first: Tensor, second: Tensor, mask: Tensor | None) -> float:
-    total, count = 0.0, 0
-    for a, b in block_pairs("mse", first, second, mask):
-        total += float((a - b).square_().sum())
-        count += a.numel()
+    total, count = 0.0, 0.0
+    for a, b, inside in block_pairs("mse", first, second, mask):
+        difference = a - b if inside is None else (a - b).mul_(inside)
+        total += float(difference.dot(difference))
+        count += a.numel() if inside is None else float(inside.sum())
     return total / count if count else math.nan
 
 

@@ -28,10 +28,12 @@ def ncc(fixed: Tensor, warped: Tensor, mask: Tensor | None = None) -> float:
 def _channel(first: Tensor, second: Tensor, mask: Tensor | None) -> float:
     # Centred on the first voxel, so that a large offset does not eat the digits.
     origin = [float(image.reshape(-1)[0]) if image.numel() else 0.0 for image in (first, second)]
-    count, sums, products = 0, [0.0, 0.0], [0.0, 0.0, 0.0]
-    for a, b in block_pairs("ncc", first, second, mask):
-        a, b = (a - origin[0]).reshape(-1), (b - origin[1]).reshape(-1)
-        count += a.numel()
+    count, sums, products = 0.0, [0.0, 0.0], [0.0, 0.0, 0.0]
+    for a, b, inside in block_pairs("ncc", first, second, mask):
+        a, b = a - origin[0], b - origin[1]
+        if inside is not None:
+            a, b = a.mul_(inside), b.mul_(inside)
+        count += a.numel() if inside is None else float(inside.sum())
         sums = [sums[0] + float(a.sum()), sums[1] + float(b.sum())]
         products = [p + float(x.dot(y)) for p, (x, y) in zip(products, ((a, a), (b, b), (a, b)), strict=True)]
     if count == 0:

@@ -154,9 +154,7 @@ def _elements_led_by(
     return label, corners[columns], shared, sizes[pattern]
 
 
-def distances(
-    source: Surface, target: Surface, code: int, spacing: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def distances(source: Surface, target: Surface, code: int, spacing: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance of every surface point of `code` in `source` to the nearest one in `target`.
 
     `target` must have points of that label.
@@ -280,6 +278,4 @@ def robust_hausdorff(
         if 0 in sizes:
             yield float("nan") if sizes == [0, 0] else float("inf")
             continue
-        yield max(
-            directed_percentile(a, b, code, spacing) for a, b in ((first, second), (second, first))
-        )
+        yield max(directed_percentile(a, b, code, spacing) for a, b in ((first, second), (second, first)))
