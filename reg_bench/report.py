@@ -263,7 +263,8 @@ def _terminal_table(board: Board, width: int) -> Any:
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("method", min_width=min(34, max(len(text.name_text(e)) for e in board.entries)))
     table.add_column("cases", justify="right", no_wrap=True)
-    shown = _terminal_columns(board, width - 60)
+    # Rank, number of cases and time take some 32 characters beside the names.
+    shown = _terminal_columns(board, width - 32 - min(34, max(len(text.name_text(e)) for e in board.entries)))
     for column in shown:
         table.add_column(Text(column.title), justify="right", no_wrap=True)
     best = [c.best(board) for c in shown]
