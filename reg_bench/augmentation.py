@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from reg_bench import field
+from reg_bench.caching import PairTransform
 from reg_bench.errors import ConfigError
 from reg_bench.synthesis import random_generator
 from reg_bench.types import PointPairs, RegistrationPair, collate_pairs
@@ -22,7 +23,7 @@ from reg_bench.types import PointPairs, RegistrationPair, collate_pairs
 _BIAS_ORDER, _BIAS_COEFFICIENTS = 3, 20
 
 
-class Augmentation:
+class Augmentation(PairTransform):
     """Changes every pair that it is called on, each element of a batch by its own draws.
 
     Intensity, drawn independently for the fixed and the moving image and each applied with `probability`:

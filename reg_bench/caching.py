@@ -13,6 +13,7 @@ import os
 import pickle
 import tempfile
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields
@@ -28,7 +29,15 @@ from reg_bench.types import PointPairs, RegistrationPair
 
 Record = Mapping[str, Any]
 Load = Callable[[Record], RegistrationPair]
-Change = Callable[[RegistrationPair], RegistrationPair]
+
+
+class PairTransform(ABC):
+    """Whatever makes one pair of another, such as an augmentation; settings name it by its `class_path`."""
+
+    @abstractmethod
+    def __call__(self, pair: RegistrationPair) -> RegistrationPair:
+        """The changed pair; the given one stays as it is."""
+
 
 # Raised when the layout of a cached case changes, so that old files are never read.
 _LAYOUT = 1
@@ -123,7 +132,7 @@ def cached_dataset(
     cache: str = "none",
     cache_dir: str | os.PathLike[str] | None = None,
     configuration: Mapping[str, Any] | None = None,
-    after: Change | None = None,
+    after: PairTransform | None = None,
 ) -> Dataset:
     """A MONAI dataset of pairs.
 

@@ -11,7 +11,7 @@ import inspect
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +19,7 @@ from monai.data import Dataset
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from reg_bench.caching import cached_dataset
+from reg_bench.caching import PairTransform, cached_dataset
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.types import RegistrationPair, collate_pairs
 
@@ -69,7 +69,7 @@ class RegistrationDataModule(LightningDataModule, ABC):
         cache: Literal["none", "memory", "disk"] = "none",
         cache_dir: str | None = None,
         seed: int = 0,
-        augmentation: Callable[[RegistrationPair], RegistrationPair] | None = None,
+        augmentation: PairTransform | None = None,
     ) -> None:
         super().__init__()
         if cache == "disk" and cache_dir is None:

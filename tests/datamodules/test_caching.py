@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from reg_bench.caching import pack, unpack
+from reg_bench.augmentation import Augmentation
+from reg_bench.caching import PairTransform, pack, unpack
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
+from reg_bench.discovery import build_datamodule
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.types import PointPairs, RegistrationPair
 
@@ -207,11 +209,20 @@ def test_faulty_case_fails_alone_and_says_why(cache: str, log: Path, tmp_path: P
         dataset[2]
 
 
-def test_augmentation_reaches_training_batches_only(log: Path, tmp_path: Path) -> None:
-    def brighter(pair: RegistrationPair) -> RegistrationPair:
+class Brighter(PairTransform):
+    def __call__(self, pair: RegistrationPair) -> RegistrationPair:
         return RegistrationPair(pair.case_ids, pair.fixed + 1000, pair.moving)
 
-    data = Counted(log=str(log), cache="disk", cache_dir=str(tmp_path / "cache"), augmentation=brighter)
+
+def test_settings_name_an_augmentation() -> None:
+    augmentation = {"class_path": "reg_bench.augmentation.Augmentation", "init_args": {"noise": 0.1}}
+    module = build_datamodule({"class_path": "echo-real", "init_args": {"augmentation": augmentation}})
+    assert isinstance(module.augmentation, Augmentation)
+    assert module.augmentation.noise == 0.1
+
+
+def test_augmentation_reaches_training_batches_only(log: Path, tmp_path: Path) -> None:
+    data = Counted(log=str(log), cache="disk", cache_dir=str(tmp_path / "cache"), augmentation=Brighter())
     for _ in range(2):
         assert all(float(pair.fixed.min()) >= 1000 for pair in data.train_dataloader())
     for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):

@@ -320,6 +320,7 @@ def test_ct_warp(data_root: Path) -> None:
 
 
 @data
+@pytest.mark.slow
 def test_ct_warp_is_like_breathing_in(data_root: Path) -> None:
     """Tissue comes from above (+z is the head), least in the pelvis and at the back."""
     pair = CtWarp(root=data_root / "ct_abdomen", cases=1, random_share=0.0, noise=0).case("test-000")
