@@ -52,6 +52,7 @@ class Result:
         return self.key[_CASE]
 
 
+_MOST_LAYOUTS = 20_000
 _CASE = KEY_FIELDS.index("case")
 
 
@@ -98,13 +99,14 @@ def _parsed_lines(folder: str | os.PathLike[str]) -> Iterator[Mapping[str, Any]]
 class _LineParser:
     """JSON lines whose `values` repeat the same few objects, but for the number in them.
 
-    Most of a row is its list of values. Each is cut around its number; what remains is parsed once and
-    remembered, which takes a quarter of the time of parsing all. A line that cannot be cut so is parsed whole.
+    Most of a row is its list of values. It is cut around the numbers; what remains is parsed once and remembered,
+    which takes a fifth of the time of parsing all. A line that cannot be cut so is parsed whole.
     """
 
     def __init__(self) -> None:
         self._decode = json.JSONDecoder().decode
-        self._kinds: dict[tuple[str, str], Kind | None] = {}
+        self._kinds: dict[tuple[str, str, str, int], Kind] = {}
+        self._layouts: dict[str, list[tuple[int, Kind]]] = {}
 
     def __call__(self, line: bytes) -> Any:
         try:
@@ -127,27 +129,31 @@ class _LineParser:
             return None
 
     def _values(self, body: str) -> list[tuple[Kind, float]]:
-        *pieces, end = body.split("}")
-        if end.strip() not in ("", "["):
-            raise ValueError("not a list of flat objects")
-        kinds, found = self._kinds, []
+        """Cuts `body` at every number; the text between the numbers is the same for thousands of rows."""
+        first, *pieces = body.split('"value":')
+        numbers, between = [], [first]
         for piece in pieces:
-            if '"all"' not in piece:
-                continue
-            before, _, after = piece.partition('"value":')
-            number, _, behind = after.partition(",")
-            try:
-                kind = kinds[before, behind]
-            except KeyError:
-                kind = kinds[before, behind] = self._template(before, behind)
-            if kind is not None:
-                number = number.strip()
-                found.append((kind, nan if number == "null" else float(number)))
-        return found
+            number, comma, rest = piece.partition(",")
+            if not comma or "}" in number:
+                raise ValueError("a number that is not followed by the unit")
+            numbers.append(number)
+            between.append(rest)
+        key = "\n".join(between)
+        wanted = self._layouts.get(key)
+        if wanted is None:
+            if len(self._layouts) > _MOST_LAYOUTS:
+                self._layouts.clear()
+            wanted = self._layouts[key] = self._layout(between)
+        return [(kind, nan if (number := numbers[i].strip()) == "null" else float(number)) for i, kind in wanted]
 
-    def _template(self, before: str, behind: str) -> Kind | None:
-        start = before.lstrip(" [,\t")
-        return _kind(self._decode(f'{start}"value":null{"," + behind if behind else ""}}}'))
+    def _layout(self, between: list[str]) -> list[tuple[int, Kind]]:
+        """Which of the numbers are wanted, and what they are."""
+        objects = self._decode('"value":null,'.join(between) + "]")
+        if len(objects) != len(between) - 1:
+            raise ValueError("not one number per object")
+        kinds = [_kind(item) for item in objects]
+        shared = [k and self._kinds.setdefault((k.profile, k.metric, k.unit, k.frame), k) for k in kinds]
+        return [(i, kind) for i, kind in enumerate(shared) if kind is not None]
 
 
 def _kind(value: Mapping[str, Any]) -> Kind | None:
