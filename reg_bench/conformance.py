@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reg_bench import conformance_checks as checks
 from reg_bench.conformance_checks import CheckResult, Session
@@ -91,7 +91,34 @@ def _run(session: Session, progress: Progress) -> list[CheckResult]:
     for check in (*_BASIC, *_REST):
         progress(f"{session.dims}-D: {(check.__doc__ or '').splitlines()[0]}")
         results.extend(check(session))
-    return checks.check_form(session) + results
+    return [_with_meaning(r, session) for r in checks.check_form(session) + results]
+
+
+# What a failure means where neither the check itself nor the joint diagnosis says more, by the check's first words.
+_MEANINGS = {
+    "zero motion": "the method moves images that are equal",
+    "known shift": "a shift comes back with the wrong axis, sign or size",
+    "rotation": "a rotation is not found",
+    "scale": "a scale is not found",
+    "axes, sign": "the fields fit no convention that we know",
+    "odd sizes": "sizes that are no multiple of a power of two go wrong: pad and crop inside register",
+    "no header": "without a header voxels are expected; a method that needs the spacing says so in `needs`",
+    "labels": "labels warped by the field do not meet",
+    "points": "fixed points moved by the field do not meet their partners",
+}
+
+
+def _with_meaning(result: CheckResult, session: Session) -> CheckResult:
+    """A failure in words: its own diagnosis, else the mistake behind all basic cases, else what the check is for."""
+    if result.status != "fail":
+        return result
+    if result.diagnosis:
+        return replace(result, meaning=result.diagnosis)
+    joint = session.diagnosis()
+    if joint is not None and joint.mistakes and joint.explained:
+        return replace(result, meaning=" + ".join(m.name for m in joint.mistakes))
+    meanings = [text for start, text in _MEANINGS.items() if result.check.startswith(start)]
+    return replace(result, meaning=meanings[0] if meanings else "")
 
 
 def _diagnoses(session: Session, results: list[CheckResult]) -> list[str]:

@@ -165,21 +165,24 @@ def _radius(world: Array) -> Array:
 
 
 def picture(world: Array, seed: int) -> Array:
-    """Intensity 0..1 of the moving anatomy at positions `(N, D)`: a textured object on a faint background.
+    """Intensity 0..1 of the moving anatomy at positions `(N, D)`: a bright object in a textured rim.
 
-    A sum of plane waves, 15 to 60 mm long: more than twice every motion, so that local methods find it, and
-    too irregular to fit anywhere else.
+    A sum of plane waves, 14 to 50 mm long: more than twice every motion, so that local methods find it, and
+    too irregular to fit anywhere else. The rim gives local methods something to hold on to outside the object;
+    beyond it nothing is left that a shift could push over the border, which methods that wrap round would miss.
     """
     dims = world.shape[1]
     random = np.random.default_rng([seed, dims])
     count = 40
     direction = random.normal(size=(count, dims))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    length = np.exp(random.uniform(np.log(15.0), np.log(60.0), count))
+    length = np.exp(random.uniform(np.log(14.0), np.log(50.0), count))
     waves = np.cos(2 * np.pi * (world @ (direction / length[:, None]).T) + random.uniform(0, 2 * np.pi, count))
     texture = waves.sum(1) / np.sqrt(count / 2)
-    inside = 1 / (1 + np.exp((_radius(world) - 1) / 0.05))
-    intensity: Array = 0.08 + 0.02 * texture + inside * (0.42 + 0.16 * texture)
+    radius = _radius(world)
+    inside = 1 / (1 + np.exp((radius - 1) / 0.05))
+    rim = 1 / (1 + np.exp((radius - 1.15) / 0.08))
+    intensity: Array = 0.1 + rim * (0.12 + 0.10 * texture) + inside * (0.30 + 0.08 * texture)
     return np.clip(intensity, 0.0, 1.0)
 
 

@@ -39,6 +39,7 @@ class CheckResult:
         status: `pass`, `fail` or `not applicable`.
         detail: what was measured, or why it does not apply.
         diagnosis: the mistake behind a failure, where this check alone tells it.
+        meaning: of a failure, for whoever reads the table.
     """
 
     check: str
@@ -46,6 +47,7 @@ class CheckResult:
     status: Status
     detail: str
     diagnosis: str = ""
+    meaning: str = ""
 
 
 @dataclass
