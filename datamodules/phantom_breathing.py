@@ -30,7 +30,8 @@ class PhantomBreathing(RegistrationDataModule):
         frames: how many frames of each are cases, evenly spaced; `None`: all but the reference.
         size: pixels from front to back and from head to foot.
         length: frames per sequence, at 0.2 s.
-        max_motion: largest displacement of a subject over all its frames in pixels; 0 for none;
+        max_motion: largest displacement of a subject over all its frames (at least 50) in pixels;
+            0 for none;
             `None`: 12 at 192 x 192, in proportion.
         noise: standard deviation of the Rician noise; the liver is about 0.5.
         drift: relative change of the intensity over the sequence.
@@ -39,7 +40,7 @@ class PhantomBreathing(RegistrationDataModule):
             `RegistrationDataModule`.
 
     Raises:
-        DataError: a size, spacing or number that is not positive (or negative noise or motion), or more frames than there are.
+        DataError: a size, spacing or number that is not positive, negative noise or motion, more frames than there are.
     """
 
     name: ClassVar[str] = "phantom-breathing"

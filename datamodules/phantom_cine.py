@@ -29,7 +29,8 @@ class PhantomCine(RegistrationDataModule):
         frames: how many frames of each are cases, evenly spaced; `None`: all but the reference.
         size: pixels along x and y.
         length: frames per sequence, at 0.09 s.
-        max_motion: largest displacement of a heart over all its frames in pixels; 0 for none;
+        max_motion: largest displacement of a heart over all its frames (at least 20) in pixels;
+            0 for none;
             `None`: 14 at 256 x 256, in proportion.
         noise: standard deviation of the Rician noise; the blood is about 0.85.
         drift: relative change of the intensity over the sequence.
@@ -38,7 +39,7 @@ class PhantomCine(RegistrationDataModule):
             `RegistrationDataModule`.
 
     Raises:
-        DataError: a size, spacing or number that is not positive (or negative noise or motion), or more frames than there are.
+        DataError: a size, spacing or number that is not positive, negative noise or motion, more frames than there are.
     """
 
     name: ClassVar[str] = "phantom-cine"

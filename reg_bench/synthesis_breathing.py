@@ -33,7 +33,8 @@ class BreathingConfig:
         size: pixels from front to back and from head to foot.
         length: number of frames; frame 0 is end-exhale and the reference.
         seconds_per_frame: an MR-linac images at 5 Hz.
-        max_motion: largest displacement over all frames in pixels; 0 gives the zero field.
+        max_motion: largest displacement in pixels over all frames, or the first 50 of a shorter sequence; 0 gives
+            the zero field.
         noise: standard deviation of the Rician noise; the liver is about 0.5.
         drift: relative change of the intensity from the first frame to the last.
         spacing_mm: pixel size.
@@ -57,10 +58,11 @@ class BreathingMotion:
         self.dome = config.size[1] * uniform(0.42, 0.47)
         self._bow = uniform(0.8, 1.2)
         self._front_motion = 0.16
-        self._waveform = irregular_breathing(config.length, config.seconds_per_frame, generator)
+        self._waveform = irregular_breathing(max(config.length, 50), config.seconds_per_frame, generator)
         self._amplitude = 0.0
         if config.max_motion > 0:
-            coarse = grid_points(config.size)[:, ::4, ::2]
+            step = max(1, min(config.size) // 96)
+            coarse = grid_points(config.size)[:, ::step, ::step]
             self._amplitude = scale_to_reach(partial(self._longest, coarse), config.max_motion, 12 * self.unit)
 
     def _longest(self, points: Array, amplitude: float) -> float:

@@ -38,7 +38,8 @@ class HeartConfig:
         size: pixels along x and y.
         length: number of frames; frame 0 is end-diastole and the reference.
         seconds_per_frame: real-time cine has about 10 frames a second.
-        max_motion: largest displacement over all frames in pixels; 0 gives the zero field.
+        max_motion: largest displacement in pixels over all frames, or the first 20 of a shorter sequence; 0 gives
+            the zero field.
         noise: standard deviation of the Rician noise; blood is about 0.85.
         drift: relative change of the intensity from the first frame to the last.
         spacing_mm: pixel size.
@@ -79,7 +80,8 @@ class HeartMotion:
         self.contraction, self.breathing = _rhythm(config, generator)
         self._amplitude = 0.0
         if config.max_motion > 0:
-            coarse = grid_points(config.size)[:, ::4, ::4]
+            step = max(1, min(config.size) // 64)
+            coarse = grid_points(config.size)[:, ::step, ::step]
             self._amplitude = scale_to_reach(partial(self._longest, coarse), config.max_motion)
 
     def _longest(self, points: Array, amplitude: float) -> float:
@@ -273,9 +275,10 @@ def _gain(config: HeartConfig, frame: int, grid: Array) -> Array:
 
 
 def _rhythm(config: HeartConfig, generator: np.random.Generator) -> tuple[Array, Array]:
-    """Contraction 0..1 and breathing 0..1 of every frame, both 0 in frame 0."""
+    """Contraction 0..1 and breathing 0..1 of every frame and at least 20, both 0 in frame 0."""
     period, breath = generator.uniform(0.80, 1.0), generator.uniform(3.2, 4.2)
-    time = np.arange(config.length) * config.seconds_per_frame
+    # At least 1.8 s, so that a short sequence is the beginning of the default one and moves no more.
+    time = np.arange(max(config.length, 20)) * config.seconds_per_frame
     beat = np.floor(time / period).astype(int)
     strength = np.r_[1.0, generator.uniform(0.9, 1.05, beat.max() + 1)][beat]
     return np.asarray(strength * _BEAT(time / period - beat)), np.sin(np.pi * time / breath) ** 2

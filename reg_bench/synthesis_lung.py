@@ -75,7 +75,7 @@ class LungAnatomy:
         # Where two random fields vanish together there are smooth closed curves: tubes, as vessels are.
         large, small = (values[key][0] ** 2 + values[key][1] ** 2 for key in ("large", "small"))
         depth = smooth_ramp(inside / (14 * self.unit))
-        vessel = np.maximum(np.exp(-large / (0.03 + 0.05 * depth)), 0.8 * np.exp(-small / 0.05))
+        vessel = np.maximum(np.exp(-large / (0.03 + 0.05 * depth)), 0.7 * np.exp(-small / 0.11))
         image = self._wall(q, grain)
         lung = soft_step(inside, 0.7)
         image = over(image, lung, _PARENCHYMA_HU + 22 * grain)
