@@ -174,9 +174,17 @@ def _determinants_at(u: Tensor, where: Tensor) -> Tensor:
         ahead[:, axis] = (ahead[:, axis] + 1).clamp_(max=length - 1)
         behind[:, axis] = (behind[:, axis] - 1).clamp_(min=0)
         step = (ahead[:, axis] - behind[:, axis]).clamp_(min=1)
-        rise = u[(slice(None), *ahead.unbind(1))].double() - u[(slice(None), *behind.unbind(1))].double()
+        rise = _columns(u, ahead) - _columns(u, behind)
         matrix[:, :, axis] += (rise / step).T
     return torch.linalg.det(matrix)
+
+
+def _columns(u: Tensor, where: Tensor) -> Tensor:
+    """`(D, K)` float64 displacements at the voxels `where` `(K, D)`."""
+    index = torch.zeros(len(where), dtype=torch.int64)
+    for axis, length in enumerate(u.shape[1:]):
+        index = index * length + where[:, axis]
+    return u.flatten(1)[:, index].double()
 
 
 def _inner(piece: slice, shape: torch.Size) -> tuple[slice, ...]:

@@ -57,9 +57,9 @@ def encode(fixed: NDArray[np.integer], moving: NDArray[np.integer]) -> CodedLabe
     return CodedLabels(codes(fixed), codes(moving), values)
 
 
-def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Slices of the first axis that hold about 65 000 elements each."""
-    step = max(1, _BLOCK_VOXELS // max(1, int(np.prod(shape[1:]))))
+def blocks(shape: tuple[int, ...], voxels: int = _BLOCK_VOXELS) -> Iterator[slice]:
+    """Slices of the first axis that hold about `voxels` elements each, at least one plane."""
+    step = max(1, voxels // max(1, int(np.prod(shape[1:]))))
     return (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
