@@ -414,7 +414,9 @@ def test_inverse_composes_to_the_identity_and_its_error_says_how_well() -> None:
     assert error.max() <= 1e-3
     gentle = smooth_field((30, 26, 22), 0.3)
     inverse, _ = field.invert(gentle)
-    assert torch.linalg.vector_norm(inner(field.compose(inverse, gentle), 6), dim=1).max() < 0.05
+    both = torch.linalg.vector_norm(inner(field.compose(inverse, gentle), 6), dim=1)
+    assert both.mean() < 0.01  # only the interpolation between voxels is left
+    assert both.max() < 0.15
 
 
 def test_error_of_an_inverse_is_honest_where_the_field_folds() -> None:
