@@ -86,23 +86,22 @@ def _keys_weights(fraction: Tensor) -> Tensor:
     )
 
 
-def _taps(positions: Tensor, n: int, mode: str) -> tuple[Tensor, Tensor]:
-    """Indices and weights `(..., K)` of the voxels along one axis that make up the value at `positions`.
+def _taps(positions: Tensor, last: Tensor, mode: str) -> tuple[Tensor, Tensor]:
+    """Indices and weights `(..., K)` of the voxels along an axis that make up the value at `positions`.
 
-    The position is clamped to the axis and indices beyond its ends repeat the border voxel. NaN positions
-    keep NaN weights.
+    The position is clamped to the axis, whose last index is `last` (broadcast), and indices beyond its ends repeat
+    the border voxel. NaN positions keep NaN weights.
     """
-    clamped = positions.clamp(0, n - 1)
+    clamped = torch.clamp(positions, torch.zeros_like(last), last)
     base = clamped.detach().floor()
     fraction = clamped - base
     first = base.nan_to_num(0.0).long()
+    end = last.long()[..., None]
     if mode == "linear":
-        weights = torch.stack((1 - fraction, fraction), dim=-1)
-        offsets = torch.arange(2, device=positions.device)
-    else:
-        weights = _keys_weights(fraction)
-        offsets = torch.arange(-1, 3, device=positions.device)
-    return (first[..., None] + offsets).clamp_(0, n - 1), weights
+        indices = torch.stack((first, first + 1), dim=-1)
+        return torch.minimum(indices, end), torch.stack((1 - fraction, fraction), dim=-1)
+    indices = first[..., None] + torch.arange(-1, 3, device=positions.device)
+    return torch.minimum(indices.clamp_(min=0), end), _keys_weights(fraction)
 
 
 def _strides(spatial: Sequence[int]) -> list[int]:
@@ -116,13 +115,14 @@ def _interpolate_at(values: Tensor, positions: Tensor, mode: str) -> Tensor:
     """Linear or cubic interpolation of `values (B, C, *S)` at `positions (B, N, D)` by gathering: `(B, C, N)`."""
     spatial = values.shape[2:]
     batch, channels = values.shape[:2]
-    index = torch.zeros((*positions.shape[:2], 1), dtype=torch.long, device=positions.device)
-    weight = torch.ones((*positions.shape[:2], 1), dtype=positions.dtype, device=positions.device)
-    for axis, (n, stride) in enumerate(zip(spatial, _strides(spatial), strict=True)):
-        taps, weights = _taps(positions[..., axis], n, mode)
-        index = (index[..., :, None] + taps[..., None, :] * stride).flatten(2)
-        weight = (weight[..., :, None] * weights[..., None, :]).flatten(2)
-    flat = index.reshape(batch, 1, -1).expand(-1, channels, -1)
+    taps, weights = _taps(positions, positions.new_tensor([n - 1 for n in spatial]), mode)
+    taps = taps * torch.tensor(_strides(spatial), device=positions.device)[:, None]
+    # Sums of indices and products of weights over all combinations of taps, one axis after the other.
+    index, weight = taps[:, :, 0], weights[:, :, 0]
+    for axis in range(1, len(spatial)):
+        index = (index[..., None] + taps[:, :, axis, None]).flatten(2)
+        weight = (weight[..., None] * weights[:, :, axis, None]).flatten(2)
+    flat = index.flatten(1)[:, None].expand(-1, channels, -1)
     corners = values.flatten(2).gather(2, flat).reshape(batch, channels, *index.shape[1:])
     return (corners.to(weight.dtype) * weight[:, None]).sum(dim=-1)
 
@@ -405,7 +405,7 @@ def _resize_axis(image: Tensor, dim: int, where: Tensor, mode: str) -> Tensor:
     last = image.shape[dim] - 1
     if mode == "nearest":
         return image.index_select(dim, (where + 0.5).floor().long().clamp_(0, last))
-    taps, weights = _taps(where, last + 1, mode)
+    taps, weights = _taps(where, where.new_tensor(last), mode)
     shape = [1] * image.ndim
     shape[dim] = -1
     parts = (
