@@ -15,7 +15,7 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -105,6 +105,12 @@ def members(kind: Kind) -> list[Member]:
 
 
 def _classes(kind: Kind) -> Iterator[Member]:
+    yield from (member for member in _scanned(kind) if member.name)
+    yield from _entry_points(kind)
+
+
+def _scanned(kind: Kind) -> Iterator[Member]:
+    """All classes in the folder of `kind`; those without a name are there for named methods."""
     package = _PACKAGES[kind]
     folder = package_folder(package)
     files = sorted(folder.glob("*.py")) if folder.is_dir() else []
@@ -112,10 +118,8 @@ def _classes(kind: Kind) -> Iterator[Member]:
     known = core_classes() | {c.name: c for c in scanned}
     for found in scanned:
         name = found.attributes.get("name")
-        if isinstance(name, str) and name:
-            module = package if found.source.stem == "__init__" else f"{package}.{found.source.stem}"
-            yield _class_member(kind, name, found, known, f"{module}.{found.name}")
-    yield from _entry_points(kind)
+        module = package if found.source.stem == "__init__" else f"{package}.{found.source.stem}"
+        yield _class_member(kind, name if isinstance(name, str) else "", found, known, f"{module}.{found.name}")
 
 
 def _class_member(
@@ -138,8 +142,8 @@ def _entry_points(kind: Kind) -> Iterator[Member]:
             yield Member(point.name, f"plug-in {class_path}", kind, {}, source or Path(), "", class_path)
 
 
-def _named_methods(classes: Iterable[Member]) -> list[Member]:
-    known = {m.name: m for m in classes} | {m.class_path: m for m in classes}
+def _named_methods(classes: Sequence[Member]) -> list[Member]:
+    known = {m.class_path: m for m in (*_scanned("methods"), *classes)} | {m.name: m for m in classes}
     found = []
     for path in sorted((benchmarks_folder() / "methods").glob("*.yaml")):
         content = read_yaml(path)

@@ -61,6 +61,15 @@ def test_class_is_described_from_its_source_with_what_it_inherits(
     assert found.accepts["version"] == "1", "the default of RegistrationModule"
 
 
+def test_named_method_of_a_class_without_a_name_is_described_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: Path
+) -> None:
+    _package(tmp_path, monkeypatch, one="class Wrapper:\n    '''Wraps.'''\n    licence = 'MIT'\n")
+    (shipped / "methods" / "a.yaml").write_text("name: wrapped\nclass_path: lightning_modules.one.Wrapper\n")
+    (found,) = discovery.members("methods")
+    assert (found.name, found.summary, found.licence) == ("wrapped", "Wraps.", "MIT")
+
+
 def test_two_members_of_one_name_are_an_error_that_names_both_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: Path
 ) -> None:

@@ -146,9 +146,7 @@ def test_killed_run_goes_on_where_it_was(tmp_path: Path, devices: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(
-    ("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_run_says_how_to_go_on_and_its_starts_do_not_count_as_crashes(
     tmp_path: Path, how: signal.Signals, status: int
 ) -> None:
