@@ -42,7 +42,8 @@ class _Moments:
             values = values.mul_(mask.reshape(-1))
         self.count += values.numel() if mask is None else int(torch.count_nonzero(mask))
         self.total += float(values.sum())
-        self.squares += float(values.square_().sum(dtype=torch.float64))
+        # torch adds in a cascade, which keeps single precision sums accurate; `dot` does not.
+        self.squares += float(values.square_().sum())
 
     @property
     def std(self) -> float:
@@ -100,7 +101,9 @@ def jacobian_statistics(
         if lowest <= 0:
             folded = determinants <= 0
             result.nonpositive += int(torch.count_nonzero(folded if inside is None else folded & inside))
-        result.log.add(determinants.clamp_(min=CLIP).log_(), inside)
+        if lowest < CLIP:
+            determinants.clamp_(min=CLIP)
+        result.log.add(determinants.log_(), inside)
     return result
 
 
@@ -121,20 +124,24 @@ def _determinant_slabs(u: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 def _doubled_difference(u: Tensor, axis: int, start: int, stop: int, out: Tensor) -> None:
     """Twice the derivative along `axis` in `start … stop` of the first axis: central inside, one-sided at the ends."""
-    first, last = (start, stop) if axis == 0 else (0, u.shape[axis + 1])
     length, dim = u.shape[axis + 1], axis + 1
+    first, last = (start, stop) if axis == 0 else (0, length)
     source = u if axis == 0 else u[:, start:stop]
     low, high = max(first, 1), min(last, length - 1)
-    if length == 1:
-        out.zero_()
-        return
     if high > low:
         ahead, behind = source.narrow(dim, low + 1, high - low), source.narrow(dim, low - 1, high - low)
         torch.sub(ahead, behind, out=out.narrow(dim, low - first, high - low))
-    for end, inner in ((0, 1), (length - 1, length - 2)):
-        if first <= end < last:
-            step = source.select(dim, max(end, inner)) - source.select(dim, min(end, inner))
-            out.select(dim, end - first).copy_(step.mul_(2))
+    if axis > 0 and length > 2:
+        # Both ends at once: samples 0 and n - 2 from samples 1 and n - 1.
+        ends = out.movedim(dim, 0)[:: length - 1]
+        line = source.movedim(dim, 0)
+        torch.sub(line[1 :: length - 2], line[:: length - 2][:2], out=ends)
+        ends.mul_(2)
+        return
+    for end in {0, length - 1}.intersection(range(first, last)):
+        inner = min(max(end, 1), length - 1)
+        step = source.select(dim, inner) - source.select(dim, max(inner - 1, 0))
+        out.select(dim, end - first).copy_(step.mul_(2 if length > 1 else 0))
 
 
 def _determinant(m: Tensor, spare: Tensor) -> Tensor:
