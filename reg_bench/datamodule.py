@@ -198,13 +198,15 @@ def _portable(value: Any) -> Any:
 
 
 def resolve_root(name: str, folder: str, root: str | os.PathLike[str] | None) -> Path:
-    """The folder of dataset `name`: `root` if given, else `folder` below `REG_BENCH_DATA`.
+    """The folder of dataset `name`: `root` (or `folder` below it) if given, else `folder` below `REG_BENCH_DATA`.
 
     Raises:
         DataError: neither exists; says which was looked for and how to name another.
     """
     if root is not None:
         path = Path(root)
+        # The folder that holds several datasets serves as well as that of this one.
+        path = path / folder if folder and (path / folder).is_dir() else path
         hint = "given as --data.root"
     elif os.environ.get("REG_BENCH_DATA"):
         path = Path(os.environ["REG_BENCH_DATA"]) / folder
