@@ -71,6 +71,8 @@ class Demons(RegistrationModule):
         smallest_size: int = 16,
     ) -> None:
         super().__init__()
+        if forces not in _FILTERS:
+            raise ValueError(f"demons: forces must be one of {', '.join(_FILTERS)}, got {forces!r}")
         steps = {
             "sigma_voxels": sigma_voxels,
             "update_sigma_voxels": update_sigma_voxels,
