@@ -12,7 +12,7 @@ tolerances do not depend on whether the spacing is known or in which unit it cam
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -204,6 +204,19 @@ def at_level(images: ImagePair, factors: NDArray[np.float64]) -> ImagePair:
     if same_grid(level.fixed, level.moving):
         return level
     return ImagePair(level.fixed, resample(level.moving, level.fixed))
+
+
+def distinct_levels(
+    image: sitk.Image, shrink_factors: Sequence[float], smallest: int
+) -> list[tuple[int, NDArray[np.float64]]]:
+    """Number of the level and its factors per axis; of neighbouring levels that come out equal only the last."""
+    levels = [level_factors(image, shrink, smallest) for shrink in shrink_factors]
+    following = [*levels[1:], None]
+    return [
+        (number, factors)
+        for number, (factors, after) in enumerate(zip(levels, following, strict=True))
+        if after is None or not np.array_equal(factors, after)
+    ]
 
 
 def thickened(images: ImagePair) -> ImagePair:

@@ -12,7 +12,7 @@ from lightning_modules.simpleitk_bridge import (
     ImagePair,
     at_own_level,
     displacement_of,
-    level_factors,
+    distinct_levels,
     register_each,
     thickened,
 )
@@ -29,7 +29,7 @@ class BSpline(RegistrationModule):
 
     Args:
         grid_voxels: distance of the control points, in the smallest fixed voxel edges.
-        shrink_factors: of the images, coarse to fine.
+        shrink_factors: of the images, coarse to fine; levels that come out equal are run once.
         fewest_cells: along every axis, so that small volumes get more than a global bend: the distance of the
             control points shrinks for it, to 8 voxels at the least. 1 to keep to `grid_voxels`.
         iterations: at most this many per level.
@@ -46,11 +46,11 @@ class BSpline(RegistrationModule):
         grid_voxels: float = 20.0,
         shrink_factors: Sequence[float] = (4.0, 2.0, 1.0),
         fewest_cells: int = 6,
-        iterations: int = 30,
+        iterations: int = 12,
         tolerance: float = 1e-5,
-        samples: int = 20_000,
+        samples: int = 4000,
         seed: int = 1,
-        smallest_size: int = 16,
+        smallest_size: int = 32,
     ) -> None:
         super().__init__()
         if not shrink_factors or min(shrink_factors) < 1:
@@ -74,8 +74,7 @@ class BSpline(RegistrationModule):
     def _displacement(self, images: ImagePair) -> sitk.Image:
         mesh = mesh_size(images.fixed, self.grid_voxels, self.fewest_cells)
         transform = sitk.BSplineTransformInitializer(images.fixed, mesh, 3)
-        for shrink in self.shrink_factors:
-            factors = level_factors(images.fixed, shrink, self.smallest_size)
+        for _, factors in distinct_levels(images.fixed, self.shrink_factors, self.smallest_size):
             self._optimise(thickened(at_own_level(images, factors)), transform)
         return displacement_of(transform, images)
 

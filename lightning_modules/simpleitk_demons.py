@@ -6,14 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-import numpy as np
 import SimpleITK as sitk  # noqa: N813
-from numpy.typing import NDArray
 
 from lightning_modules.simpleitk_bridge import (
     ImagePair,
     at_level,
-    level_factors,
+    distinct_levels,
     register_each,
     resample,
     same_grid,
@@ -81,7 +79,8 @@ class Demons(RegistrationModule):
         }
         _check(shrink_factors, iterations, steps, smallest_size)
         self.forces = forces
-        self.levels = tuple(zip(shrink_factors, iterations, strict=True))
+        self.shrink_factors = tuple(shrink_factors)
+        self.iterations = tuple(iterations)
         self.sigma_voxels = sigma_voxels
         self.update_sigma_voxels = update_sigma_voxels
         self.step_voxels = step_voxels
@@ -98,20 +97,11 @@ class Demons(RegistrationModule):
         scaled = (sitk.Multiply(image, self.intensity_scale) for image in (images.fixed, images.moving))
         images = ImagePair(*scaled)
         found: list[sitk.Image] = []
-        for factors, iterations in self._distinct_levels(images.fixed):
+        for number, factors in distinct_levels(images.fixed, self.shrink_factors, self.smallest_size):
             level = at_level(images, factors)
             start = [resample(found[-1], level.fixed)] if found else []
-            found.append(self._filter(iterations).Execute(level.fixed, level.moving, *start))
+            found.append(self._filter(self.iterations[number]).Execute(level.fixed, level.moving, *start))
         return found[-1] if same_grid(found[-1], images.fixed) else resample(found[-1], images.fixed)
-
-    def _distinct_levels(self, fixed: sitk.Image) -> list[tuple[NDArray[np.float64], int]]:
-        """Shrink factors per axis and iterations; of levels with equal factors only the last remains."""
-        levels = [(level_factors(fixed, shrink, self.smallest_size), n) for shrink, n in self.levels]
-        return [
-            level
-            for level, later in zip(levels, [*levels[1:], None], strict=True)
-            if later is None or not np.array_equal(level[0], later[0])
-        ]
 
     def _filter(self, iterations: int) -> sitk.ImageFilter:
         demons = _FILTERS[self.forces]()

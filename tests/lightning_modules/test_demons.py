@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 
-from lightning_modules.simpleitk_bridge import level_factors, to_image
+from lightning_modules.simpleitk_bridge import distinct_levels, level_factors, to_image
 from lightning_modules.simpleitk_demons import Demons
 from lightning_modules.simpleitk_paper1 import DemonsPaper1
 from reg_bench.field import jacobian_determinant
@@ -123,6 +123,9 @@ def test_batch_equals_single_cases() -> None:
 def test_short_axes_keep_their_size() -> None:
     image = to_image(np.zeros((64, 40, 6), np.float32), np.array([1.0, 1.0, 1.0]))
     assert level_factors(image, 4.0, 16).tolist() == [4.0, 2.5, 1.0]
+    small = to_image(np.zeros((24, 20), np.float32), np.ones(2))
+    levels = distinct_levels(small, (4.0, 2.0, 1.0), 16)
+    assert [(number, factors.tolist()) for number, factors in levels] == [(1, [1.5, 1.25]), (2, [1.0, 1.0])]
     thick = to_image(np.zeros((64, 64, 64), np.float32), np.array([1.0, 1.0, 3.0]))
     assert level_factors(thick, 4.0, 16).tolist() == pytest.approx([4.0, 4.0, 4 / 3])
 

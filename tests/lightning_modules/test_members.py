@@ -119,13 +119,13 @@ def test_named_methods_can_be_built(name: str) -> None:
     ("name", "expected"),
     [
         ("rigid", {"transform": "rigid"}),
-        ("demons-symmetric", {"forces": "symmetric", "levels": ((4.0, 40), (2.0, 40), (1.0, 40))}),
+        ("demons-symmetric", {"forces": "symmetric", "shrink_factors": (4.0, 2.0, 1.0), "iterations": (40, 40, 40)}),
         (
             "demons-40",
-            {"forces": "classic", "levels": ((1.0, 40),), "sigma_voxels": 1.0, "histogram": (1024, 7),
-             "intensity_scale": 256.0},
+            {"forces": "classic", "shrink_factors": (1.0,), "iterations": (40,), "sigma_voxels": 1.0,
+             "histogram": (1024, 7), "intensity_scale": 256.0},
         ),
-        ("demons-100", {"forces": "classic", "levels": ((1.0, 100),), "histogram": None}),
+        ("demons-100", {"forces": "classic", "shrink_factors": (1.0,), "iterations": (100,), "histogram": None}),
     ],
 )  # fmt: skip
 def test_named_settings_arrive(name: str, expected: dict[str, Any]) -> None:
