@@ -152,9 +152,12 @@ def _vague(session: Session, results: list[CheckResult]) -> str:
     strength = _strength(session)
     if strength < 0.1:
         return f"hardly any motion: the fields hold {strength:.0%} of the true motion"
-    if joint.explained:
-        missed = ", ".join(r.check for r in results if r.status == "fail")
-        return f"inaccurate: axes, sign, unit and direction are right, but not precise enough in: {missed}"
+    if not joint.mistakes:
+        missed = ", ".join(r.check for r in results)
+        return (
+            "inaccurate: the fields read best as they should (axes, sign, unit, direction) and hold "
+            f"{strength:.0%} of the true shifts, but are not precise enough in: {missed}"
+        )
     return (
         f"unexplained: no known mistake fits (the best leaves {joint.error:.0%} of the motion); "
         f"the fields hold {strength:.0%} of the true motion"

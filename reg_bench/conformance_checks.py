@@ -14,13 +14,15 @@ from reg_bench.conformance_cases import Array, Case
 from reg_bench.conformance_diagnosis import Diagnosis, Observation, diagnose_jointly
 from reg_bench.conformance_export import exported_difference
 from reg_bench.conformance_run import Outcome, call, fresh_copy
+from reg_bench.conformance_state import SharedState
 from reg_bench.method import RegistrationModule
 from reg_bench.types import RegistrationPair, collate_pairs
 
 Status = Literal["pass", "fail", "not applicable"]
 
 RELATIVE_ERROR = 0.25
-ZERO_RMS_VOXELS = 0.15
+# Iterative methods wander a little off zero; half a voxel along one axis alone is twice this.
+ZERO_RMS_VOXELS = 0.25
 SAME_VOXELS = 1e-3
 BATCH_VOXELS = 0.02
 EXPORT_INTENSITY = 2e-3
@@ -60,6 +62,14 @@ class Session:
     _outcomes: dict[str, Outcome] = field(default_factory=dict)
     _diagnosis: Diagnosis | None = None
 
+    def __post_init__(self) -> None:
+        self._shared = SharedState(self.method)
+
+    def fresh(self) -> RegistrationModule:
+        """A copy of the method that has seen nothing before, in a state of its module that has not either."""
+        self._shared.restore()
+        return fresh_copy(self.method)
+
     def case(self, name: str) -> Case:
         """The synthetic pair called `name`."""
         if name not in self._cases:
@@ -78,7 +88,7 @@ class Session:
 
     def again(self, pair: RegistrationPair, seed: int = 0) -> Outcome:
         """The answer of a copy that has seen nothing before."""
-        return call(fresh_copy(self.method), pair, seed=seed)
+        return call(self.fresh(), pair, seed=seed)
 
     def refusal(self, name: str) -> str | None:
         """Why the method does not accept the case, or `None`."""
@@ -272,7 +282,7 @@ def check_convention(session: Session) -> list[CheckResult]:
         detail = f"reads as: {' + '.join(m.name for m in found.mistakes)}"
         return [CheckResult(name, session.dims, "fail", f"{detail} (error {found.error:.0%})", found.text)]
     if found.mistakes:
-        return [CheckResult(name, session.dims, "fail", f"no known reading fits (error {found.error:.0%} or more)")]
+        return [CheckResult(name, session.dims, "fail", f"no known reading fits (error {found.error:.0%})")]
     status: Status = "pass" if found.explained else "fail"
     return [CheckResult(name, session.dims, status, f"read as it should be (error {found.error:.0%})")]
 
@@ -335,7 +345,13 @@ def _header_diagnosis(session: Session, case: str, returned: Array) -> str:
     }
     errors = {text: relative_error(returned, expected) for text, expected in readings.items()}
     best = min(errors, key=lambda text: errors[text])
-    return best if errors[best] <= RELATIVE_ERROR else "the header changes the answer: direction or spacing misread"
+    as_asked = relative_error(returned, session.case(case).truth())
+    if errors[best] <= RELATIVE_ERROR and errors[best] <= as_asked / 2:
+        return best
+    if as_asked > 2 * RELATIVE_ERROR:
+        return "the header changes the answer: direction or spacing misread"
+    # A method that barely finds the motion under a plain header misses it here: no mistake of the header.
+    return ""
 
 
 def check_labels_and_points(session: Session) -> list[CheckResult]:
@@ -442,9 +458,10 @@ def check_repeatability(session: Session) -> list[CheckResult]:
 
 def _memory(session: Session) -> str:
     """How one instance that sees several cases answers otherwise than a fresh one; empty if it does not."""
-    used = fresh_copy(session.method)
-    for case in ("other", "odd", "shift 0"):
-        fresh, last = session.outcome(case), call(used, session.case(case).pair)
+    outcomes = {case: session.outcome(case) for case in ("other", "odd", "shift 0")}
+    used = session.fresh()
+    for case, fresh in outcomes.items():
+        last = call(used, session.case(case).pair)
         if fresh.field is None:
             continue
         if last.field is None:

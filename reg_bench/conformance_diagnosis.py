@@ -20,6 +20,9 @@ from reg_bench.conformance_cases import Array, Case
 COST = 0.04
 # Above this relative error no reading counts as an explanation; above half of it only as a probable one.
 EXPLAINED = 0.3
+# A method that stops short of the motion looks like one of these units: they must fit better than others.
+SHRINKING = ("1/2", "1/4", "per mm", "spacing order")
+SHRINKING_EXPLAINED = 0.17
 # Voxels compared per case: plenty for a motion with at most 12 parameters.
 SAMPLES = 200
 ZERO_VOXELS = 0.01
@@ -334,6 +337,8 @@ def diagnose(observations: Sequence[Observation]) -> Diagnosis:
         if key not in additions:
             additions[key] = _added(reading, stack)
         error = _error(reading, stack, units, additions[key])
+        if reading.unit in SHRINKING and error > SHRINKING_EXPLAINED:
+            continue
         price = error + COST * len(reading.mistakes)
         if price < lowest - 1e-9:
             best, best_error, lowest = reading, error, price

@@ -171,10 +171,14 @@ RIGHT: dict[str, type[RegistrationModule]] = {
 # ---------------------------------------------------------------------------------------------- wrong wrappers
 
 
+SEEN: list[Tensor] = []
+
+
 class Wrapper(RegistrationModule):
     """Changes what a right method returns."""
 
     name = "wrong"
+    all_calls = 0
 
     def __init__(self, kind: str, base: str = "exact") -> None:
         super().__init__()
@@ -307,6 +311,14 @@ class Wrapper(RegistrationModule):
     def _state_counter(self, u: Tensor, pair: RegistrationPair) -> Tensor:
         return u + 0.1 * (self.calls - 1)
 
+    def _state_of_class(self, u: Tensor, pair: RegistrationPair) -> Tensor:
+        type(self).all_calls += 1
+        return u + 0.1 * (self.all_calls - 1)
+
+    def _state_of_module(self, u: Tensor, pair: RegistrationPair) -> Tensor:
+        SEEN.append(u)
+        return 0.5 * (u + SEEN[0]) if SEEN[0].shape == u.shape else u
+
     def _state_average(self, u: Tensor, pair: RegistrationPair) -> Tensor:
         key = tuple(u.shape)
         mixed = 0.5 * (u + self.previous.get(key, u))
@@ -344,9 +356,6 @@ class Wrapper(RegistrationModule):
         changed = u.flip(2).clone()
         changed[:, 0] *= -1
         return changed
-
-    def _header_lost(self, u: Tensor, pair: RegistrationPair) -> Tensor:
-        return u
 
 
 def _extended(u: Tensor, margin: int) -> Tensor:
