@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N cases of each task")
     parser.add_argument("--devices", type=_positive, default=1, metavar="N", help="processes (CPU) or GPUs (default 1)")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: that of the suite)")
+    parser.add_argument("--no-panels", dest="panels", action="store_false", help="draw no pictures of the cases")
     parser.add_argument(
         "--data.root", dest="data_root", metavar="DIR", help="folder of the images, for datasets that read files"
     )
@@ -101,6 +102,7 @@ def _settings(args: argparse.Namespace) -> Any:
         mode=args.mode,
         root=args.data_root,
         seed=args.seed,
+        panels=args.panels,
         threads=suite.protocol.threads,
         time_limit_s=suite.protocol.time_limit_s,
     )

@@ -52,6 +52,7 @@ class Settings:
         mode: `only-missing`, `retry-failed` or `overwrite`.
         root: folder of the data, `None`: as the datasets find it.
         seed: `None`: that of the suite's protocol.
+        panels: whether to draw the cases; `False` overrules the suite's protocol.
         threads: per process, as the suite's protocol says.
         time_limit_s: as the suite's protocol says; for the message.
     """
@@ -64,6 +65,7 @@ class Settings:
     mode: str = "only-missing"
     root: str | None = None
     seed: int | None = None
+    panels: bool = True
     threads: int = 1
     time_limit_s: float = 600.0
 

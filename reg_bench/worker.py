@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ def _work(settings: Mapping[str, Any], report: Callable[[Mapping[str, Any]], Non
     suite = load_suite(settings["suite"])
     if settings["methods"]:
         suite = select_methods(suite, settings["methods"])
+    if not settings["panels"]:
+        suite = replace(suite, protocol=replace(suite.protocol, panels=False))
     seed = suite.protocol.seed if settings["seed"] is None else int(settings["seed"])
     set_threads(suite.protocol.threads)
     methods = planning.plan_methods(suite, seed)
