@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from reg_bench import conformance_checks as checks
-from reg_bench.conformance_checks import CheckResult, Session
+from reg_bench.conformance_checks import CheckResult
+from reg_bench.conformance_session import Session
 from reg_bench.method import RegistrationModule
 
 Progress = Callable[[str], None]

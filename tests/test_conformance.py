@@ -8,8 +8,8 @@ import torch
 
 from reg_bench import conformance_cases as cases
 from reg_bench.conformance import ConformanceReport, check_method
-from reg_bench.conformance_checks import Session
 from reg_bench.conformance_diagnosis import Observation, diagnose
+from reg_bench.conformance_session import Session
 from reg_bench.field import invert, warp
 from reg_bench.method import RegistrationModule
 from reg_bench.types import DisplacementField, RegistrationPair
