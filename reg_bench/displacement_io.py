@@ -95,7 +95,8 @@ def read_displacement(
         fixed_grid: the grid of the fixed image, on which the field must lie.
 
     Returns:
-        `u (1, D, *S)` float32.
+        `u (1, D, *S)` float32; float64 where a Learn2Reg file stores it so: the official evaluation keeps it, and
+        near a tie of two voxels the last digits decide.
 
     Raises:
         DataError: missing or truncated file, another shape, axis order, intent, type or geometry than the format
@@ -117,7 +118,8 @@ def read_displacement(
         u = _read_learn2reg_2020(path, fixed_grid)
     else:
         raise DataError(f"{path}: unknown format {format!r}, expected one of {', '.join(FORMATS)}")
-    return torch.from_numpy(np.ascontiguousarray(u, dtype=np.float32))[None]
+    kept = u.dtype if u.dtype == np.float64 and format == "learn2reg" else np.float32
+    return torch.from_numpy(np.ascontiguousarray(u, dtype=kept))[None]
 
 
 # ---------------------------------------------------------------------------------------------------- itk
@@ -210,7 +212,7 @@ def _order(shape: tuple[int, ...], grid: Grid) -> str:
 # ---------------------------------------------------------------------------------------------- learn2reg
 
 
-def _read_learn2reg(path: Path, grid: Grid) -> NDArray[np.float32]:
+def _read_learn2reg(path: Path, grid: Grid) -> NDArray[np.floating]:
     dims = grid.dimension
     expected = (*grid.shape, dims)
     if path.suffix.lower() == ".npz":
@@ -232,7 +234,9 @@ def _read_learn2reg(path: Path, grid: Grid) -> NDArray[np.float32]:
             f"{_order(array.shape, grid)}"
         )
     _check_numbers(path, array)
-    u = np.moveaxis(array, -1, 0).astype(np.float32)
+    # As the official evaluation: npz as float32, NIfTI as it is stored.
+    double = array.dtype == np.float64 and path.suffix.lower() != ".npz"
+    u: NDArray[np.floating] = np.moveaxis(array, -1, 0).astype(np.float64 if double else np.float32)
     _check_values(path, u, u, "voxels")
     return u
 

@@ -67,7 +67,8 @@ def pair_from_files(
         mask: on the grid of the fixed image, true where it is not zero.
         case_id: by default made of the file names.
         point_set: name of the set of points.
-        native: index to index as the Learn2Reg challenge scores: nothing is resampled, the moving image keeps its
+        native: index to index as the Learn2Reg challenge scores, which accepts points outside the image and maps
+            without a common label: these are notes then. Nothing is resampled, the moving image keeps its
             own grid, spacing and points.
         problems: takes disagreements of headers as text; without it they are warnings.
 
@@ -85,8 +86,8 @@ def pair_from_files(
             f"{moving}: a {_describe(moved)} image, expected the dimension of {fixed}, a {_describe(still)}"
         )
     grid = still.grid
-    maps = _companions(still, moved, fixed_labels, moving_labels, mask, note)
-    points = _points(still, moved, fixed_points, moving_points, native)
+    maps = _companions(still, moved, fixed_labels, moving_labels, mask, note, native)
+    points = _points(still, moved, fixed_points, moving_points, note if native else None)
     on_fixed = moved
     if native:
         if not grids_equal(grid, moved.grid):
@@ -176,6 +177,7 @@ def _companions(
     moving_labels: PathLike | None,
     mask: PathLike | None,
     note: Callable[[str], None],
+    native: bool,
 ) -> dict[str, LoadedImage | None]:
     """Label maps and mask, each on the grid of its image."""
     maps: dict[str, LoadedImage | None] = {
@@ -190,10 +192,13 @@ def _companions(
     if a is not None and b is not None:
         here, there = (set(np.unique(m.array).tolist()) - {0} for m in (a, b))
         if not here & there:
-            raise DataError(
+            text = (
                 f"{b.path}: holds the labels {sorted(there)[:10]} and {a.path} the labels {sorted(here)[:10]}; "
                 "expected at least one in common"
             )
+            if not native:
+                raise DataError(text)
+            note(text)
     return maps
 
 
@@ -216,20 +221,21 @@ def _points(
     moved: LoadedImage,
     fixed_points: PathLike | None,
     moving_points: PathLike | None,
-    native: bool,
+    native: Callable[[str], None] | None,
 ) -> PointPairs | None:
-    """Corresponding points in voxels of the grids that the pair will have."""
+    """Corresponding points in voxels of the grids that the pair will have; `native` is told of oddities."""
     if fixed_points is None and moving_points is None:
         return None
     if fixed_points is None or moving_points is None:
         given = moving_points if fixed_points is None else fixed_points
         raise DataError(f"{given}: points of one image only; expected fixed and moving points")
-    here, there = read_points(fixed_points, still.grid), read_points(moving_points, moved.grid)
+    here = read_points(fixed_points, still.grid, note=native)
+    there = read_points(moving_points, moved.grid, note=native)
     if len(here) != len(there):
         raise DataError(
             f"{moving_points}: {len(there)} points, expected {len(here)} as in {fixed_points}: row n of one "
             "corresponds to row n of the other"
         )
-    if not native:
+    if native is None:
         there = still.grid.to_voxels(moved.grid.to_world(there))
     return PointPairs((torch.from_numpy(here),), (torch.from_numpy(there),))

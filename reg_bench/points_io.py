@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ _FORMATS = (
 _SYSTEMS = {"0": "RAS", "1": "LPS", "2": "IJK", "RAS": "RAS", "LPS": "LPS", "IJK": "IJK"}
 
 
-def read_points(path: str | Path, grid: Grid) -> Points:
+def read_points(path: str | Path, grid: Grid, *, note: Callable[[str], None] | None = None) -> Points:
     """The points of a file, `(N, D)` voxel coordinates of `grid`.
 
     For a 2-D grid, files in three coordinates may be used if all points share the third.
@@ -40,6 +40,7 @@ def read_points(path: str | Path, grid: Grid) -> Points:
     Args:
         path: one of the formats above, told apart by name and header.
         grid: the image that the points belong to.
+        note: is told of points outside the image, which are then no error: Learn2Reg scores them.
 
     Raises:
         DataError: missing or unknown file, an undeclared coordinate system or unit, something that is not a
@@ -58,7 +59,11 @@ def read_points(path: str | Path, grid: Grid) -> Points:
     else:
         raise DataError(f"{path}: unknown format of points, expected {_FORMATS}")
     voxels = _to_voxels(path, _as_array(path, values), system, grid)
-    _check_inside(path, voxels, grid, system)
+    problem = _outside(path, voxels, grid, system)
+    if problem and note is None:
+        raise DataError(problem)
+    if problem and note is not None:
+        note(problem)
     return voxels
 
 
@@ -179,8 +184,8 @@ def _to_voxels(path: Path, values: Points, system: str, grid: Grid) -> Points:
     return grid.to_voxels(values)
 
 
-def _check_inside(path: Path, voxels: Points, grid: Grid, system: str) -> None:
-    """Every point must lie within a voxel of the image.
+def _outside(path: Path, voxels: Points, grid: Grid, system: str) -> str | None:
+    """What is wrong where a point lies more than a voxel outside the image.
 
     The bound is half a voxel beyond the outer voxel centres plus a little for coordinates written with few
     decimals.
@@ -189,11 +194,11 @@ def _check_inside(path: Path, voxels: Points, grid: Grid, system: str) -> None:
     upper = np.asarray(grid.shape) - 1 + margin
     outside = ((voxels < -margin) | (voxels > upper)).any(axis=1)
     if not outside.any():
-        return
+        return None
     first = int(np.flatnonzero(outside)[0])
     where = ", ".join(f"{v:.2f}" for v in voxels[first])
     read = "voxels" if system == "IJK" else f"{system} mm"
-    raise DataError(
+    return (
         f"{path}: {int(outside.sum())} of {len(voxels)} points lie outside the image, the first is point {first + 1} "
         f"at voxel ({where}); expected within {grid.shape} voxels. The file was read as {read}; does it belong to "
         "this image?"

@@ -156,3 +156,14 @@ def test_points_within_the_outer_half_voxel_belong_to_the_image(tmp_path: Path) 
     assert points[0, 0] == -0.5
     with pytest.raises(DataError, match="outside"):
         read_points(write(tmp_path / "b.csv", "-0.6,0,0\n"), GRID)
+
+
+def test_points_outside_are_a_note_where_learn2reg_scores_them(tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    path.write_text("1,2,3\n40,2,3\n")
+    grid = Grid((10, 12, 14), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    with pytest.raises(DataError, match="1 of 2 points lie outside the image"):
+        read_points(path, grid)
+    notes: list[str] = []
+    assert read_points(path, grid, note=notes.append).tolist() == [[1, 2, 3], [40, 2, 3]]
+    assert len(notes) == 1
