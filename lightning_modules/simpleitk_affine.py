@@ -36,10 +36,10 @@ _NEW = {
     "similarity": {2: sitk.Similarity2DTransform, 3: sitk.Similarity3DTransform},
     "affine": {dims: partial(sitk.AffineTransform, dims) for dims in (2, 3)},
 }
+_NO_OVERLAP = float("inf")
 # On identical images ITK's metric still gains up to 0.01 % by a shift of some hundredths of a voxel, because
 # border voxels fall out of it; less than ten times that is no evidence of motion.
 _LEAST_GAIN = 1e-3
-_NO_OVERLAP = float("inf")
 
 
 class Affine(RegistrationModule):
@@ -53,8 +53,7 @@ class Affine(RegistrationModule):
 
     Args:
         transform: `translation`, `rigid`, `similarity` (one scale) or `affine`.
-        shrink_factors: of the levels, coarse to fine. The rigid stage before another leaves out the finest, the
-            stage after it the coarsest.
+        shrink_factors: of the levels, coarse to fine; later stages leave out the coarsest.
         iterations: at most this many per level and stage.
         samples: voxels that the metric looks at in every level, drawn with `seed`; all where there are fewer.
         bins: of the joint histogram, per axis.
@@ -103,11 +102,10 @@ class Affine(RegistrationModule):
         candidates = [nothing, *starts(images)]
         values = [self._cost(images, c) for c in candidates]
         current = candidates[int(np.argmin(values))]
-        stages = _STAGES[self.transform]
-        for stage in stages:
+        for number, stage in enumerate(_STAGES[self.transform]):
             current = transform_of(stage, images, current)
             try:
-                for shrink in self._levels(first=stage == stages[0], last=stage == stages[-1]):
+                for shrink in self.shrink_factors[min(number, len(self.shrink_factors) - 1) :]:
                     self._descend(images, current, shrink)
             except RuntimeError:
                 # The images have lost each other: what was found before stands.
@@ -117,12 +115,6 @@ class Affine(RegistrationModule):
         best = int(np.argmin(values))
         enough = values[0] - _LEAST_GAIN * abs(values[0])
         return candidates[best] if values[best] < enough else None
-
-    def _levels(self, *, first: bool, last: bool) -> tuple[float, ...]:
-        """A later stage starts near its optimum and needs no coarse level; only the last stage ends at the finest."""
-        levels = self.shrink_factors
-        levels = levels if first or len(levels) == 1 else levels[1:]
-        return levels if last or len(levels) == 1 else levels[:-1]
 
     def _descend(self, images: ImagePair, transform: sitk.Transform, shrink: float) -> None:
         """Optimises `transform` in place at one level."""
