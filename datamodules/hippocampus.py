@@ -80,6 +80,7 @@ class Hippocampus(RegistrationDataModule):
         short = [f.removeprefix("hippocampus_").removesuffix(".nii.gz") for f in (fixed, moving)]
         return {
             "case_id": f"{short[0]}-{short[1]}",
+            "subjects": short,
             "fixed": str(folder / "images" / fixed),
             "moving": str(folder / "images" / moving),
             "fixed_labels": str(folder / "labels" / fixed),

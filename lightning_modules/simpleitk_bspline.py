@@ -48,7 +48,7 @@ class BSpline(RegistrationModule):
         fewest_cells: int = 6,
         iterations: int = 12,
         tolerance: float = 1e-5,
-        samples: int = 4000,
+        samples: int = 8000,
         seed: int = 1,
         smallest_size: int = 32,
     ) -> None:

@@ -54,6 +54,8 @@ def pack(pair: RegistrationPair) -> dict[str, Any]:
             value = {name: {"fixed": p.fixed, "moving": p.moving} for name, p in value.items()}
         elif f.name == "label_names":
             value = dict(value)
+        elif f.name == "scored":
+            value = pack(value)
         packed[f.name] = value
     return packed
 
@@ -65,9 +67,11 @@ def unpack(packed: Mapping[str, Any]) -> RegistrationPair:
         values["points"] = {
             name: PointPairs(tuple(p["fixed"]), tuple(p["moving"])) for name, p in values["points"].items()
         }
-    for name in ("case_ids", "frames"):
+    for name in ("case_ids", "frames", "tasks"):
         if name in values:
             values[name] = tuple(values[name])
+    if "scored" in values:
+        values["scored"] = unpack(values["scored"])
     return RegistrationPair(**values)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from reg_bench import __version__
 from reg_bench.errors import RegBenchError
 
-COMMANDS = ("run", "register", "evaluate", "report", "list", "check")
+COMMANDS = ("run", "register", "evaluate", "report", "list", "check", "data")
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130

@@ -11,7 +11,8 @@ import inspect
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,10 +22,9 @@ from torch.utils.data import DataLoader
 
 from reg_bench.caching import PairTransform, cached_dataset
 from reg_bench.errors import ConfigError, DataError
-from reg_bench.types import RegistrationPair, collate_pairs
-
-Split = Literal["train", "val", "test"]
-Record = Mapping[str, Any]
+from reg_bench.splits import SPLITS, Split
+from reg_bench.survey import Record, Survey, subjects_of
+from reg_bench.types import ImageSequence, RegistrationPair, collate_pairs
 
 # Arguments that decide how cases are delivered or where they are found, but not what they are.
 _DELIVERY = frozenset({"self", "root", "batch_size", "num_workers", "cache", "cache_dir", "augmentation"})
@@ -41,6 +41,12 @@ class RegistrationDataModule(LightningDataModule, ABC):
         dimensions: spatial dimensions of its cases.
         licence: of the data.
         folder: where it lies below `REG_BENCH_DATA` when no `root` is given; empty for generated data.
+        source: where to obtain the data, with the reference to cite.
+        layout: the files that are expected below the root, a line each.
+        splits: who is in train, val and test.
+
+    `source`, `layout` and `splits` are what `reg-bench data describe` prints; the first two stand in the error for
+    a folder that is not there.
 
     Args:
         batch_size: cases per batch; 1 wherever shapes differ and for benchmarking.
@@ -60,6 +66,9 @@ class RegistrationDataModule(LightningDataModule, ABC):
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     licence: ClassVar[str] = ""
     folder: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    layout: ClassVar[str] = ""
+    splits: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -89,6 +98,58 @@ class RegistrationDataModule(LightningDataModule, ABC):
     @abstractmethod
     def load(self, record: Record) -> RegistrationPair:
         """The case of `record` as a batch of one. Same record, same pair, in any process."""
+
+    def survey(self) -> Survey:
+        """Everything there is to know of the data without reading voxels: cases, counts, and all faults at once.
+
+        Datasets of files override this with a look through their folder, keep the result, and let `records` be
+        `self.survey().cases(self.name, split)`; the rest get what their `records` say.
+
+        Raises:
+            DataError: the root folder does not exist.
+        """
+        survey = Survey(self.root_folder() if self.folder else None)
+        for split in SPLITS:
+            try:
+                survey.records[split] = list(self.records(split))
+            except DataError as error:
+                survey.fault("", str(error))
+        return survey
+
+    def sequence(self, record: Record) -> ImageSequence:
+        """The sequence that the case of `record` is a frame of; datasets of single pairs have none.
+
+        Raises:
+            DataError: this dataset has no sequences.
+        """
+        raise DataError(f"{self.name}: holds pairs, not sequences")
+
+    def sequence_records(self, split: Split) -> list[Record]:
+        """One record per sequence of `split`: the first of each value of their entry `sequence`."""
+        first: dict[str, Record] = {}
+        for record in self.records(split):
+            first.setdefault(str(record.get("sequence", subjects_of(record)[0])), record)
+        return list(first.values())
+
+    def subjects(self) -> dict[str, list[str]]:
+        """Who is in each split, in order; a split that cannot be had is empty."""
+        return {
+            split: list(dict.fromkeys(s for record in records for s in subjects_of(record)))
+            for split, records in self.survey().records.items()
+        }
+
+    def root_folder(self) -> Path:
+        """The folder of this dataset: its `root`, else `folder` below `REG_BENCH_DATA`.
+
+        Raises:
+            DataError: it does not exist; says where the data comes from and what was expected.
+        """
+        try:
+            return resolve_root(self.name, self.folder, getattr(self, "root", None))
+        except DataError as error:
+            about = [f"where to obtain it: {self.source}"] if self.source else []
+            about += ["expected below the folder:", *self.layout.strip().splitlines()] if self.layout else []
+            raise DataError("\n  ".join([str(error), *about])) from None
 
     def case_ids(self, split: Split) -> list[str]:
         """Identifiers of the cases of `split`, in order.
@@ -173,7 +234,7 @@ class RegistrationDataModule(LightningDataModule, ABC):
             batch_size=self.batch_size,
             shuffle=shuffle,
             num_workers=self.num_workers,
-            collate_fn=collate_pairs,
+            collate_fn=_collate_for_training if split == "train" else collate_pairs,
             persistent_workers=self.num_workers > 0,
         )
 
@@ -188,6 +249,11 @@ class RegistrationDataModule(LightningDataModule, ABC):
 
     def predict_dataloader(self) -> DataLoader[RegistrationPair]:
         return self._loader("test")
+
+
+def _collate_for_training(pairs: Sequence[RegistrationPair]) -> RegistrationPair:
+    """A batch without the full resolution that only scoring needs."""
+    return collate_pairs([replace(pair, scored=None) for pair in pairs])
 
 
 def _portable(value: Any) -> Any:

@@ -145,8 +145,12 @@ class CaseRunner(LightningModule):
         check_field(field, case.pair)
         case = self._unaltered(job, case)
         backward = self._backward(job, key, method, case.pair)
+        scored = case.pair
+        if scored.scored is not None:
+            scored = scored.scored
+            field, backward = field.on(scored), None if backward is None else backward.on(scored.swapped())
         begin = time.perf_counter()
-        values = self._score(job, case.pair, field, backward)
+        values = self._score(job, scored, field, backward)
         score_s = time.perf_counter() - begin
         return CaseResult(
             key,
@@ -160,7 +164,7 @@ class CaseRunner(LightningModule):
             timing="exclusive" if exclusive else "shared",
             threads=self.plan.suite.protocol.threads,
             device=self.device.type,
-            panel=self._draw(key, case.pair, field),
+            panel=self._draw(key, scored, field),
         )
 
     def _load(self, job: Job) -> LoadedCase:

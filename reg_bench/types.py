@@ -24,7 +24,7 @@ DeviceLike = torch.device | str
 
 def _to(value: Any, device: DeviceLike) -> Any:
     """`value` with every tensor in it on `device`; containers keep their kind."""
-    if isinstance(value, Tensor | PointPairs):
+    if isinstance(value, Tensor | _OnDevice):
         return value.to(device)
     if isinstance(value, Mapping):
         return {key: _to(item, device) for key, item in value.items()}
@@ -83,6 +83,9 @@ class RegistrationPair(_OnDevice):
         mask: `(B, 1, *S)` bool on the fixed grid: tissue in which errors count.
         true_displacement: `(B, D, *S)` voxels, of a synthetic case.
         frames: frame number of each element where the pair comes from a sequence.
+        tasks: name of the dataset that each element comes from, where several are mixed.
+        scored: the pair on which the field is scored, where that is not the one that the method sees: the same
+            images over the same extent at their full resolution.
     """
 
     case_ids: tuple[str, ...]
@@ -99,6 +102,8 @@ class RegistrationPair(_OnDevice):
     mask: Tensor | None = None
     true_displacement: Tensor | None = None
     frames: tuple[int, ...] | None = None
+    tasks: tuple[str, ...] | None = None
+    scored: RegistrationPair | None = None
 
     def __post_init__(self) -> None:
         name = ", ".join(self.case_ids) or "a pair without case ids"
@@ -144,6 +149,10 @@ class RegistrationPair(_OnDevice):
                 raise ValueError(f"{name}: points {set_name!r} must hold {batch} sets of (N, {dims})")
         if self.frames is not None and len(self.frames) != batch:
             raise ValueError(f"{name}: {len(self.frames)} frame numbers for a batch of {batch}")
+        if self.tasks is not None and len(self.tasks) != batch:
+            raise ValueError(f"{name}: {len(self.tasks)} task names for a batch of {batch}")
+        if self.scored is not None and (self.scored.case_ids != self.case_ids or self.scored.dimension != dims):
+            raise ValueError(f"{name}: the pair it is scored on is of other cases, {', '.join(self.scored.case_ids)}")
 
     @property
     def batch_size(self) -> int:
@@ -177,6 +186,8 @@ class RegistrationPair(_OnDevice):
                 key: PointPairs(p.fixed[index : index + 1], p.moving[index : index + 1])
                 for key, p in self.points.items()
             }
+        if self.scored is not None:
+            changes["scored"] = self.scored[index]
         return replace(self, **changes)
 
     def split(self) -> Iterator[RegistrationPair]:
@@ -202,6 +213,7 @@ class RegistrationPair(_OnDevice):
             points=points,
             mask=None,
             true_displacement=None,
+            scored=None if self.scored is None else self.scored.swapped(),
         )
 
 
@@ -232,6 +244,8 @@ def collate_pairs(pairs: Sequence[RegistrationPair]) -> RegistrationPair:
             changes[f.name] = torch.cat(values)
         elif isinstance(values[0], tuple):
             changes[f.name] = tuple(item for v in values for item in v)
+        elif f.name == "scored":
+            changes[f.name] = collate_pairs(values)
     if first.points is not None:
         names = {tuple(sorted(p.points or ())) for p in pairs}
         if len(names) > 1:
@@ -415,6 +429,10 @@ class DisplacementField(_OnDevice):
     def jacobian_determinant(self) -> Tensor:
         """`(B, 1, *S)` determinant of `d(x + u)/dx`, central differences, one-sided at the border."""
         return _field.jacobian_determinant(self.u)
+
+    def on(self, pair: RegistrationPair) -> DisplacementField:
+        """The same motion on the fixed grid of `pair`, which covers the same extent; see `reg_bench.field.resize`."""
+        return DisplacementField.for_pair(_field.resize(self.u, pair.spatial_shape), pair)
 
     def in_mm(self) -> Tensor:
         """`u` with every channel multiplied by the spacing of its axis.

@@ -21,7 +21,7 @@ def central_crop(pair: RegistrationPair) -> RegistrationPair:
     fixed_grid = ("fixed", "fixed_labels", "mask", "true_displacement")
     moving_grid = ("moving", "moving_labels")
     changes: dict[str, Any] = {n: _middle(getattr(pair, n), size) for n in (*fixed_grid, *moving_grid)}
-    return replace(pair, **changes, points=None, fixed_affine=None, moving_affine=None)
+    return replace(pair, **changes, points=None, fixed_affine=None, moving_affine=None, scored=None)
 
 
 def _middle(values: Tensor | None, size: int) -> Tensor | None:
