@@ -25,6 +25,8 @@ _SUFFIXES = (".nii", ".nii.gz")
 _DTYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
+# NIFTI_UNITS_SEC, _MSEC and _USEC.
+_SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 
 
 def is_nifti(path: Path) -> bool:
@@ -44,6 +46,7 @@ class NiftiHeader:
         intent: intent code; 1007 is a vector.
         spacing_mm: pixdim of the axes as stored.
         sform: the upper three rows of the affine (RAS), or `None` where the file declares none.
+        seconds_per_frame: pixdim of the fourth axis, or `None` where the header gives no time or no unit for it.
     """
 
     shape: tuple[int, ...]
@@ -54,6 +57,7 @@ class NiftiHeader:
     intent: int
     spacing_mm: tuple[float, ...]
     sform: NDArray[np.float64] | None
+    seconds_per_frame: float | None = None
 
 
 def _read_bytes(path: Path, count: int = -1) -> bytes:
@@ -90,6 +94,8 @@ def parse_header(path: Path, raw: bytes) -> NiftiHeader:
     offset, slope, intercept = struct.unpack(order + "3f", raw[108:120])
     sform_code = struct.unpack(order + "h", raw[254:256])[0]
     rows = np.frombuffer(raw, order + "f4", 12, 280).reshape(3, 4).astype(np.float64)
+    # Bits 3 to 5 of xyzt_units.
+    seconds = float(pixdim[4]) * _SECONDS.get(raw[123] & 0x38, 0.0)
     return NiftiHeader(
         shape=tuple(dims[1 : dims[0] + 1]),
         dtype=np.dtype(order + _DTYPES[code]) if code in _DTYPES else None,
@@ -99,6 +105,7 @@ def parse_header(path: Path, raw: bytes) -> NiftiHeader:
         intent=struct.unpack(order + "h", raw[68:70])[0],
         spacing_mm=tuple(float(s) for s in pixdim[1 : dims[0] + 1]),
         sform=rows if sform_code > 0 else None,
+        seconds_per_frame=seconds if dims[0] >= 4 and np.isfinite(seconds) and seconds > 0 else None,
     )
 
 
