@@ -22,7 +22,7 @@ Kind = Literal["image", "labels", "mask"]
 PathLike = str | Path
 
 # Formats that have no spacing to speak of: what some of them store is dots per inch for printing.
-_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,21 @@ def read_image(path: PathLike, *, kind: Kind = "image") -> LoadedImage:
             constant image; zero spacing or a singular affine; fractional labels; labels or mask with nothing in.
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    if not path.is_file():
-        raise DataError(f"{path}: expected an image file, this is a folder")
-    stored, grid = _read_any(path)
+    stored, grid = read_voxels(path)
     checks = {"image": _as_image, "labels": _as_labels, "mask": _as_mask}
     if kind not in checks:
         raise ValueError(f"read_image: kind must be one of {tuple(checks)}, got {kind!r}")
     array = checks[kind](path, np.asarray(stored))
-    return LoadedImage(np.ascontiguousarray(array), grid, path, path.suffix.lower() not in _PICTURE_SUFFIXES)
+    return LoadedImage(np.ascontiguousarray(array), grid, path, path.suffix.lower() not in PICTURE_SUFFIXES)
 
 
-def _read_any(path: Path) -> tuple[NDArray[Any], Grid]:
-    """Voxels as stored, one channel, with their grid; 2-D or 3-D."""
+def read_voxels(path: Path) -> tuple[NDArray[Any], Grid]:
+    """Voxels as stored, one channel, with their grid; 2-D or 3-D. What the voxels hold is not checked.
+
+    Raises:
+        DataError: as `read_image`, the contents of the voxels apart.
+    """
+    _check_file(path)
     array: NDArray[Any] | None = None
     if nifti.is_nifti(path):
         header, array = nifti.read_array(path)
@@ -91,6 +92,11 @@ def _read_any(path: Path) -> tuple[NDArray[Any], Grid]:
         raise DataError(f"{path}: unreadable or truncated image ({reason(error)})") from error
     grid = _grid_of(path, image)
     return array.reshape(grid.shape, order="F"), grid
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: " + ("expected an image file, this is a folder" if path.exists() else "no such file"))
 
 
 def _grid_of(path: Path, image: Any) -> Grid:
@@ -116,8 +122,7 @@ def read_grid(path: PathLike) -> Grid:
         DataError: missing, not an image, truncated, wrong dimensionality, zero spacing, singular affine.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: " + ("expected an image file, this is a folder" if path.exists() else "no such file"))
+    _check_file(path)
     if nifti.is_nifti(path):
         header = nifti.read_header(path)
         nifti.check_geometry(path, header)
@@ -144,7 +149,7 @@ def _one_channel(path: Path, image: sitk.Image) -> NDArray[Any]:
     channels = image.GetNumberOfComponentsPerPixel()
     if channels == 1:
         return array.T
-    picture = path.suffix.lower() in _PICTURE_SUFFIXES
+    picture = path.suffix.lower() in PICTURE_SUFFIXES
     if not picture or channels not in (2, 3, 4):
         raise DataError(f"{path}: {channels} channels, expected one")
     if channels == 2:  # grey and transparency

@@ -6,11 +6,10 @@ shows when a case is loaded, and fails that case alone.
 
 from __future__ import annotations
 
-import csv
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reg_bench.csv_table import MORE_CELLS, read_lines
 from reg_bench.errors import DataError
 from reg_bench.grid import Grid
 from reg_bench.image_io import read_grid
@@ -129,11 +128,11 @@ def read_pair_table(path: str | Path) -> list[PairRow]:
         DataError: lists every fault of the table, each with its line, column, file and what was expected.
     """
     path = Path(path)
-    lines = _lines(path)
+    lines = read_lines(path, required=REQUIRED, columns=COLUMNS, what="pairs")
     reader = _Reader(path)
     rows = []
     for line, cells in lines:
-        extra = cells.pop("", None)
+        extra = cells.pop(MORE_CELLS, None)
         if extra is not None:
             reader.fault(line, f"more cells than columns: {extra!r}")
         rows.append(reader.row(line, cells))
@@ -141,45 +140,6 @@ def read_pair_table(path: str | Path) -> list[PairRow]:
         count = f"{len(reader.faults)} fault" + ("s" if len(reader.faults) > 1 else "")
         raise DataError("\n  ".join([f"{path}: {count}", *reader.faults]))
     return rows
-
-
-def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and cells by column of every row."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such table of pairs")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restkey="", restval="", skipinitialspace=True)
-            columns = [c.strip() for c in reader.fieldnames or []]
-            _check_columns(path, columns)
-            reader.fieldnames = columns
-            rows = [(reader.line_num, {k: _text(v) for k, v in row.items()}) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV ({error})") from error
-    if not rows:
-        raise DataError(f"{path}: holds no pairs, only a header")
-    return rows
-
-
-def _text(cell: str | list[str]) -> str:
-    return ",".join(cell) if isinstance(cell, list) else cell.strip()
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
-    for column in REQUIRED:
-        if column not in columns:
-            raise DataError(
-                f"{path}: no column {column!r} in the first line; expected fixed,moving and any of "
-                f"{', '.join(COLUMNS[2:])}; got {','.join(columns) or 'nothing'}"
-            )
-    for column in columns:
-        if column not in COLUMNS:
-            near = difflib.get_close_matches(column, COLUMNS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(COLUMNS)}"
-            raise DataError(f"{path}: unknown column {column!r}{hint}")
-    twice = [c for c in COLUMNS if columns.count(c) > 1]
-    if twice:
-        raise DataError(f"{path}: column {twice[0]!r} stands twice in the first line")
 
 
 def _stem(path: Path) -> str:
