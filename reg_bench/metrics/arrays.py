@@ -69,7 +69,8 @@ def scale_of(name: str, spacing: Any, dims: int) -> Tensor:
     """
     if spacing is None:
         return torch.ones(dims, dtype=torch.float64)
-    scale = torch.as_tensor(spacing, dtype=torch.float64).detach().cpu().reshape(-1)
-    if scale.shape != (dims,) or not bool((scale > 0).all()):
+    given = spacing.detach().cpu() if isinstance(spacing, Tensor) else spacing
+    scale = np.array(given, dtype=np.float64).reshape(-1)
+    if scale.shape != (dims,) or not min(scale.tolist()) > 0:
         raise ValueError(f"{name}: the spacing must be {dims} positive numbers, got {scale.tolist()}")
-    return scale
+    return torch.from_numpy(scale)

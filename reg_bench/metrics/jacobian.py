@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from reg_bench.field.jacobian import determinant_slabs
 
 CLIP = 1e-9
 """Determinants below are raised to it before the logarithm, in both profiles."""
@@ -16,7 +17,6 @@ _LEARN2REG_SHIFT = 3.0
 _LEARN2REG_CEILING = 1e9
 _LEARN2REG_CROP = 2
 _DOUBTFUL = 0.05
-_SLAB_VOXELS = 1 << 17
 
 
 @dataclass
@@ -87,7 +87,7 @@ def jacobian_statistics(
     """
     result = JacobianStatistics()
     u = u if u.dtype == torch.float64 else u.to(torch.float32)
-    for piece, determinants in _determinant_slabs(u):
+    for piece, determinants in determinant_slabs(u):
         lowest = float(determinants.min())
         if lowest < _DOUBTFUL and u.dtype != torch.float64:
             _refine(u, piece, determinants)
@@ -104,60 +104,6 @@ def jacobian_statistics(
         if lowest < CLIP:
             determinants.clamp_(min=CLIP)
         result.log.add(determinants.log_(), inside)
-    return result
-
-
-def _determinant_slabs(u: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of the first axis and the determinants there, in memory that the next slab uses again."""
-    dims, length = u.shape[0], u.shape[1]
-    planes = min(length, max(1, _SLAB_VOXELS // max(1, u[0, 0].numel())))
-    gradient = u.new_empty((dims, dims, planes, *u.shape[2:]))
-    spare = u.new_empty((2, planes, *u.shape[2:]))
-    for start in range(0, length, planes):
-        stop = min(length, start + planes)
-        rows = gradient[:, :, : stop - start]
-        for axis in range(dims):
-            _doubled_difference(u, axis, start, stop, out=rows[:, axis])
-            rows[axis, axis] += 2
-        yield slice(start, stop), _determinant(rows, spare[:, : stop - start]).mul_(0.5**dims)
-
-
-def _doubled_difference(u: Tensor, axis: int, start: int, stop: int, out: Tensor) -> None:
-    """Twice the derivative along `axis` in `start … stop` of the first axis: central inside, one-sided at the ends."""
-    length, dim = u.shape[axis + 1], axis + 1
-    first, last = (start, stop) if axis == 0 else (0, length)
-    source = u if axis == 0 else u[:, start:stop]
-    low, high = max(first, 1), min(last, length - 1)
-    if high > low:
-        ahead, behind = source.narrow(dim, low + 1, high - low), source.narrow(dim, low - 1, high - low)
-        torch.sub(ahead, behind, out=out.narrow(dim, low - first, high - low))
-    if axis > 0 and length > 2:
-        # Both ends at once: samples 0 and n - 2 from samples 1 and n - 1.
-        ends = out.movedim(dim, 0)[:: length - 1]
-        line = source.movedim(dim, 0)
-        torch.sub(line[1 :: length - 2], line[:: length - 2][:2], out=ends)
-        ends.mul_(2)
-        return
-    for end in {0, length - 1}.intersection(range(first, last)):
-        inner = min(max(end, 1), length - 1)
-        step = source.select(dim, inner) - source.select(dim, max(inner - 1, 0))
-        out.select(dim, end - first).copy_(step.mul_(2 if length > 1 else 0))
-
-
-def _determinant(m: Tensor, spare: Tensor) -> Tensor:
-    """Determinant of `(D, D, …)` in place of `spare[0]`, `spare[1]` being work space."""
-    if m.shape[0] == 2:
-        torch.mul(m[0, 0], m[1, 1], out=spare[0])
-        return spare[0].addcmul_(m[0, 1], m[1, 0], value=-1)
-    result, minor = spare
-    for column, sign in enumerate((1, -1, 1)):
-        left, right = (c for c in range(3) if c != column)
-        torch.mul(m[1, left], m[2, right], out=minor)
-        minor.addcmul_(m[1, right], m[2, left], value=-1)
-        if column == 0:
-            torch.mul(minor, m[0, 0], out=result)
-        else:
-            result.addcmul_(minor, m[0, column], value=sign)
     return result
 
 

@@ -1,0 +1,33 @@
+"""Displacement fields on tensors: warping, sampling, composition, inversion, exponential, resizing, Jacobian.
+
+Convention (DESIGN.md section 2): an image is `(B, C, *S)`; a displacement `u` is `(B, D, *S)` on the fixed
+grid, in **voxels**, channel `c` along spatial axis `c`; it pulls back, `warped(x) = image(x + u(x))`. This is
+the only module that calls `grid_sample` or `interpolate` on images and fields, always with
+`align_corners=True`, so that voxel centres are the same points everywhere.
+
+All functions take 2-D and 3-D tensors on any device and are differentiable where the mathematics is
+(linear and cubic interpolation in both image and field, composition, exponential, resizing, Jacobian).
+"""
+
+from reg_bench.field.checks import MODES, PADDINGS, identity_grid
+from reg_bench.field.composition import compose, exponential
+from reg_bench.field.inverse import invert
+from reg_bench.field.jacobian import jacobian_determinant, jacobian_slabs
+from reg_bench.field.points import sample
+from reg_bench.field.resizing import resize, resize_image
+from reg_bench.field.warping import warp
+
+__all__ = [
+    "MODES",
+    "PADDINGS",
+    "compose",
+    "exponential",
+    "identity_grid",
+    "invert",
+    "jacobian_determinant",
+    "jacobian_slabs",
+    "resize",
+    "resize_image",
+    "sample",
+    "warp",
+]
