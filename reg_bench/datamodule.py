@@ -218,7 +218,8 @@ class RegistrationDataModule(LightningDataModule, ABC):
     def checksum(self) -> str:
         """Identifies the data behind the results: name, version, configuration, records of the test split.
 
-        Datasets of files add the size of each file that a record names (entries that are existing paths).
+        Datasets of files add the size of each file that a record names (entries that are existing paths), or of
+        each file in a folder that it names.
         """
         configuration = {k: v for k, v in self.configuration().items() if k not in _LOCATION}
         content: list[Any] = [self.name, self.version, configuration]
@@ -257,9 +258,17 @@ def _collate_for_training(pairs: Sequence[RegistrationPair]) -> RegistrationPair
 
 
 def _portable(value: Any) -> Any:
-    """A file as its name and size, so that the same data in another folder has the same checksum."""
-    if isinstance(value, str) and (os.sep in value) and (path := Path(value)).is_file():
+    """A file as its name and size, so that the same data in another folder has the same checksum.
+
+    A folder is the files in it.
+    """
+    if not isinstance(value, str) or os.sep not in value:
+        return value
+    path = Path(value)
+    if path.is_file():
         return [path.name, path.stat().st_size]
+    if path.is_absolute() and path.is_dir():
+        return [path.name, sorted([p.name, p.stat().st_size] for p in path.iterdir() if p.is_file())]
     return value
 
 
