@@ -148,7 +148,7 @@ class RegistrationDataModule(LightningDataModule, ABC):
             return resolve_root(self.name, self.folder, getattr(self, "root", None))
         except DataError as error:
             about = [f"where to obtain it: {self.source}"] if self.source else []
-            about += ["expected below the folder:", *self.layout.strip().splitlines()] if self.layout else []
+            about += ["expected below the folder:", *inspect.cleandoc(self.layout).splitlines()] if self.layout else []
             raise DataError("\n  ".join([str(error), *about])) from None
 
     def case_ids(self, split: Split) -> list[str]:
