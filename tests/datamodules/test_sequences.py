@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from reg_bench.cli import main
 from reg_bench.discovery import build_datamodule
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.inspection import inspect
+from reg_bench.results import state
 
 data = pytest.mark.data
 
@@ -605,9 +605,8 @@ def test_suite(folder: Path) -> None:
         "methods: [identity, demons-symmetric]\n"
     )
     assert main(["run", str(suite), "--out", str(folder / "run"), "--limit", "2"]) == 0
-    lines = [json.loads(s) for p in (folder / "run").glob("rows*.jsonl") for s in p.read_text().splitlines()]
-    rows = [line for line in lines if line.get("status") != "started"]
-    assert sorted((r["method"], r["case"], r["status"]) for r in rows) == [
+    results = state(folder / "run").results.items()
+    assert sorted((key.method, key.case, row["status"]) for key, row in results) == [
         (method, case, "ok") for method in ("demons-symmetric", "identity") for case in ("a/003", "b/003")
     ]
 
