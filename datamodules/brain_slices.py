@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from reg_bench.datamodule import Record, RegistrationDataModule, Split, resolve_root
+from reg_bench.datamodule import Record, RegistrationDataModule, Split
 from reg_bench.errors import DataError
 from reg_bench.io import read_image
 from reg_bench.preprocessing import geometry, plane, preprocess, scale_intensity
@@ -58,6 +58,17 @@ class BrainSlices(RegistrationDataModule):
     dimensions: ClassVar[tuple[int, ...]] = (2,)
     licence: ClassVar[str] = "Apache-2.0"
     folder: ClassVar[str] = "brain2d_itk"
+    source: ClassVar[str] = (
+        "the example images of the Insight Toolkit, Examples/Data "
+        "(Debian package insighttoolkit5-examples 5.2.1), unmodified"
+    )
+    layout: ClassVar[str] = """
+        BrainProtonDensitySliceBorder20.png           fixed, proton density
+        BrainT1SliceBorder20.png                      fixed, T1
+        BrainProtonDensitySliceShifted13x17y.png      moving, shifted by (13, 17)
+        BrainProtonDensitySliceR10X13Y17.png          moving, rotated by 10 degrees and shifted
+    """
+    splits: ClassVar[str] = "test only"
 
     def __init__(
         self,
@@ -76,7 +87,7 @@ class BrainSlices(RegistrationDataModule):
     def records(self, split: Split) -> Sequence[Record]:
         if split != "test":
             return []
-        folder = resolve_root(self.name, self.folder, self.root)
+        folder = self.root_folder()
         records = []
         for case in self.cases:
             fixed, moving = (folder / name for name in _CASES[case])

@@ -13,7 +13,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 
-from reg_bench.datamodule import Record, RegistrationDataModule, Split, resolve_root
+from reg_bench.datamodule import Record, RegistrationDataModule, Split
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.preprocessing import geometry, plane, preprocess, scale_intensity
 from reg_bench.types import ImageSequence, RegistrationPair
@@ -46,6 +46,15 @@ class CineSax(RegistrationDataModule):
     dimensions: ClassVar[tuple[int, ...]] = (2,)
     licence: ClassVar[str] = "CC0-1.0"
     folder: ClassVar[str] = "cine_sax_pig"
+    source: ClassVar[str] = (
+        "series E774S5 of the Sunnybrook Preclinical Simulated Cardiac EP Dataset "
+        "(github.com/WrightGroupSRI/ep-dataset), converted to NIfTI"
+    )
+    layout: ClassVar[str] = """
+        cine_sax.nii.gz    (x, y, slice, phase), 144 x 144 x 20 x 20
+        lv_labels.nii.gz   the same shape: 1 cavity, 2 wall
+    """
+    splits: ClassVar[str] = "test only: one animal"
 
     def __init__(
         self,
@@ -66,13 +75,15 @@ class CineSax(RegistrationDataModule):
     def records(self, split: Split) -> Sequence[Record]:
         if split != "test":
             return []
-        folder = resolve_root(self.name, self.folder, self.root)
+        folder = self.root_folder()
         missing = [folder / f for f in _FILES if not (folder / f).is_file()]
         if missing:
             raise DataError(f"{self.name}: {missing[0]} is missing")
         return [
             {
                 "case_id": f"slice{s:02d}/{p:03d}",
+                "subjects": ["pig"],
+                "sequence": f"slice{s:02d}",
                 "images": str(folder / _FILES[0]),
                 "labels": str(folder / _FILES[1]),
                 "slice": s,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from reg_bench.datamodule import Record, RegistrationDataModule, Split, resolve_root
+from reg_bench.datamodule import Record, RegistrationDataModule, Split
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.grid import grids_equal
 from reg_bench.io import read_image
@@ -57,6 +57,15 @@ class CtWarp(RegistrationDataModule):
     dimensions: ClassVar[tuple[int, ...]] = (3,)
     licence: ClassVar[str] = "Apache-2.0"
     folder: ClassVar[str] = "ct_abdomen"
+    source: ClassVar[str] = (
+        "the test files of TotalSegmentator 2.18.0 (example_ct and its labels, the CT stored as int16); "
+        "cite Wasserthal et al., Radiology: Artificial Intelligence, 2023"
+    )
+    layout: ClassVar[str] = """
+        ct.nii.gz    abdominal CT, 122 x 101 x 112 at 3 mm, Hounsfield units
+        seg.nii.gz   the same grid: 61 organ and bone labels
+    """
+    splits: ClassVar[str] = "one image; the known fields of train, val and test are drawn from different seeds"
 
     def __init__(
         self,
@@ -81,7 +90,7 @@ class CtWarp(RegistrationDataModule):
         self.landmarks, self.noise = landmarks, noise
 
     def records(self, split: Split) -> Sequence[Record]:
-        folder = resolve_root(self.name, self.folder, self.root)
+        folder = self.root_folder()
         files = {"image": folder / "ct.nii.gz", "labels": folder / "seg.nii.gz"}
         for path in files.values():
             if not path.is_file():

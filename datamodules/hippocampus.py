@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any, ClassVar
 
 from monai.transforms import ResizeWithPadOrCropd
 
-from reg_bench.datamodule import Record, RegistrationDataModule, Split, resolve_root
+from reg_bench.datamodule import Record, RegistrationDataModule, Split
 from reg_bench.errors import DataError
 from reg_bench.io import read_image
 from reg_bench.preprocessing import MatchHistogramd, cropped, geometry, preprocess, scale_intensity
-from reg_bench.splits import read_split
+from reg_bench.splits import SPLITS, read_split
+from reg_bench.survey import Survey
 from reg_bench.synthesis import random_generator
 from reg_bench.types import RegistrationPair
 
@@ -43,6 +45,16 @@ class Hippocampus(RegistrationDataModule):
     dimensions: ClassVar[tuple[int, ...]] = (3,)
     licence: ClassVar[str] = "CC-BY-SA-4.0"
     folder: ClassVar[str] = "hippocampus_msd"
+    source: ClassVar[str] = (
+        "200 of the 260 training subjects of the Medical Segmentation Decathlon, Task04_Hippocampus "
+        "(medicaldecathlon.com); cite Simpson et al., arXiv:1902.09063"
+    )
+    layout: ClassVar[str] = """
+        images/hippocampus_NNN.nii.gz   T1-weighted MR around one hippocampus, 1 mm
+        labels/hippocampus_NNN.nii.gz   the same names: 1 anterior, 2 posterior
+        split.csv                       columns file,split
+    """
+    splits: ClassVar[str] = "160 train, 20 val, 20 test subjects by split.csv; pairs are drawn within a split"
 
     def __init__(
         self,
@@ -59,16 +71,30 @@ class Hippocampus(RegistrationDataModule):
         self.train_pairs, self.val_pairs = train_pairs, val_pairs
 
     def records(self, split: Split) -> Sequence[Record]:
-        folder = resolve_root(self.name, self.folder, self.root)
-        files = sorted(row["file"] for row in read_split(folder / "split.csv", "file", split))
-        missing = [path for kind in ("images", "labels") for f in files if not (path := folder / kind / f).is_file()]
-        if missing:
-            raise DataError(f"{self.name}: {len(missing)} files are missing, first {missing[0]}")
-        return [self._record(folder, files[i], files[j]) for i, j in self._indices(split, len(files))]
+        return self.survey().cases(self.name, split)
+
+    def survey(self) -> Survey:
+        return self._survey
+
+    @functools.cached_property
+    def _survey(self) -> Survey:
+        folder = self.root_folder()
+        survey = Survey(folder)
+        for split in SPLITS:
+            files = sorted(row["file"] for row in read_split(folder / "split.csv", "file", split))
+            for path in (folder / kind / name for name in files for kind in ("images", "labels")):
+                if not path.is_file():
+                    survey.fault(path, "is missing; split.csv names it")
+            survey.count("subjects", len(files))
+            pairs = self._indices(split, len(files))
+            survey.records[split] = [self._record(folder, files[i], files[j]) for i, j in pairs]
+        return survey
 
     def _indices(self, split: Split, n: int) -> list[tuple[int, int]]:
         if split == "test":
-            return [(i, (i + step) % n) for step in _STEPS for i in range(n)]
+            # Of a few subjects some pairs would come twice, or be of one subject.
+            pairs = dict.fromkeys((i, (i + step) % n) for step in _STEPS for i in range(n))
+            return [(i, j) for i, j in pairs if i != j]
         wanted = min(self.train_pairs if split == "train" else self.val_pairs, n * (n - 1))
         generator = random_generator(self.name, split, self.seed)
         drawn = generator.choice(n * (n - 1), size=wanted, replace=False) if wanted else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -9,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from monai.transforms import CenterSpatialCropd
 
-from reg_bench.datamodule import Record, RegistrationDataModule, Split, resolve_root
-from reg_bench.errors import DataError
+from reg_bench.datamodule import Record, RegistrationDataModule, Split
 from reg_bench.preprocessing import preprocess, scale_intensity
-from reg_bench.splits import read_split
+from reg_bench.splits import SPLITS, read_split
+from reg_bench.survey import Survey
 from reg_bench.types import RegistrationPair
 
 # Index of the frames in the files.
@@ -38,6 +39,15 @@ class Sunnybrook(RegistrationDataModule):
     dimensions: ClassVar[tuple[int, ...]] = (2,)
     licence: ClassVar[str] = "CC0-1.0"
     folder: ClassVar[str] = "sunnybrook_ed_es"
+    source: ClassVar[str] = (
+        "Sunnybrook Cardiac Data (Cardiac Atlas Project; 2009 left ventricle challenge), paired by slice; "
+        "cite Radau et al., The MIDAS Journal, 2009, hdl.handle.net/10380/3070"
+    )
+    layout: ClassVar[str] = """
+        SC-*.npz    image and mask (slice, 2, 192, 192) uint8: end-diastole, end-systole
+        split.csv   columns patient,split,slices
+    """
+    splits: ClassVar[str] = "18 train, 4 val, 8 test patients by split.csv, two of each diagnosis in test"
 
     def __init__(
         self, *, root: str | os.PathLike[str] | None = None, size: tuple[int, int] = (128, 128), **options: Any
@@ -46,20 +56,27 @@ class Sunnybrook(RegistrationDataModule):
         self.root, self.size = root, tuple(size)
 
     def records(self, split: Split) -> Sequence[Record]:
-        folder = resolve_root(self.name, self.folder, self.root)
-        rows = read_split(folder / "split.csv", "patient", split)
-        missing = [p for row in rows if not (p := folder / f"{row['patient']}.npz").is_file()]
-        if missing:
-            raise DataError(f"{self.name}: {len(missing)} files are missing, first {missing[0]}")
-        return [
-            {
-                "case_id": f"{row['patient']}/{index:02d}",
-                "file": str(folder / f"{row['patient']}.npz"),
-                "index": index,
-            }
-            for row in rows
-            for index in range(int(row["slices"]))
-        ]
+        return self.survey().cases(self.name, split)
+
+    def survey(self) -> Survey:
+        return self._survey
+
+    @functools.cached_property
+    def _survey(self) -> Survey:
+        folder = self.root_folder()
+        survey = Survey(folder)
+        for split in SPLITS:
+            for row in read_split(folder / "split.csv", "patient", split):
+                path = folder / f"{row['patient']}.npz"
+                survey.count("patients")
+                if not path.is_file():
+                    survey.fault(path, "is missing; split.csv names it")
+                    continue
+                survey.records[split] += [
+                    {"case_id": f"{row['patient']}/{index:02d}", "file": str(path), "index": index}
+                    for index in range(int(row["slices"]))
+                ]
+        return survey
 
     def load(self, record: Record) -> RegistrationPair:
         with np.load(str(record["file"])) as stored:

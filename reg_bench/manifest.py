@@ -14,6 +14,7 @@ from reg_bench.protocol import versions
 from reg_bench.results import CaseKey
 
 NAME = "manifest.json"
+SPLITS_NAME = "splits.json"
 
 # What must agree before methods of an earlier run into the same folder stay listed beside the present ones.
 _SAME_RUN = ("suite_name", "suite_version", "seed", "protocol")
@@ -116,10 +117,20 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         present = {m["name"] for m in manifest["methods"]}
         merged["methods"] = [*manifest["methods"], *(m for m in earlier["methods"] if m["name"] not in present)]
         merged["tasks"] = [_joined(t, earlier["tasks"]) for t in manifest["tasks"]]
-    temporary = folder / f".{NAME}.tmp"
-    temporary.write_text(json.dumps(merged, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(folder / NAME)
+    _write_whole(folder / NAME, merged)
     return merged
+
+
+def write_splits(folder: Path, subjects: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Writes `splits.json`: who is in train, val and test of each task, so that a run can be traced to its people."""
+    _write_whole(folder / SPLITS_NAME, subjects)
+
+
+def _write_whole(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file at once or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def _joined(task: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

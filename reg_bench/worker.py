@@ -103,6 +103,7 @@ def _list_jobs(
     folder = Path(settings["out"])
     made = describe(plan, device, int(settings["devices"]))
     merged = manifest.write(folder, made)
+    manifest.write_splits(folder, {t.task.name: t.data.subjects() for t in plan.tasks if t.data is not None})
     state = results.state(folder)
     jobs = missing_jobs(plan, state, settings["mode"], settings["since"])
     killed = set(killed_jobs(plan, jobs, state))

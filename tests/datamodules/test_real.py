@@ -395,7 +395,7 @@ def test_missing_folder_is_named(cls: Any, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("cls", FOLDERS)
 def test_missing_file_is_named(cls: Any, tmp_path: Path) -> None:
     (tmp_path / "split.csv").write_text("file,patient,split,slices\na.nii.gz,P1,test,2\n")
-    with pytest.raises(DataError, match=f"{cls.name}.*missing"):
+    with pytest.raises(DataError, match=f"(?s){cls.name}.*missing"):
         cls(root=tmp_path).records("test")
 
 
