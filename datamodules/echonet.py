@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -90,7 +90,9 @@ class EchoNet(RegistrationDataModule):
         VolumeTracings.csv     FileName, X1, Y1, X2, Y2, Frame (from 0), a line per chord, the long axis first
         Videos/<FileName>.avi  112 x 112 pixels
     """
-    splits: ClassVar[str] = "column Split of FileList.csv: TRAIN 7465, VAL 1288, TEST 1277 videos, one per person"
+    splits: ClassVar[str] = (
+        "column Split of FileList.csv: TRAIN 7465, VAL 1288, TEST 1277 videos, each taken as a person"
+    )
 
     def __init__(
         self,
@@ -240,7 +242,7 @@ class _Trace:
     """What is traced in one frame: the line where it begins, and (x1, y1, x2, y2) of each line."""
 
     line: int
-    chords: list[tuple[float, float, float, float]] = field(default_factory=list)
+    chords: list[tuple[float, float, float, float]]
 
 
 @dataclass(frozen=True)
@@ -318,17 +320,25 @@ def _videos(path: Path, survey: Survey) -> Iterator[_Video]:
 def _traces(path: Path, survey: Survey) -> dict[str, dict[int, _Trace]]:
     """What is traced, by video and frame."""
     traces: dict[str, dict[int, _Trace]] = {}
-    for line, (name, *ends, number) in _table(path, _TRACING_COLUMNS, survey):
-        x1, y1, x2, y2 = (_number(text) for text in ends)
-        frame = _whole(number)
+    name, of_video = "", {}
+    # Some 425,000 lines: a video's stand together, and numbers are looked at closely only when they are none.
+    for line, (named, *ends, number) in _table(path, _TRACING_COLUMNS, survey):
+        if named != name:
+            name, of_video = named, traces.setdefault(_stem(named), {})
+        try:
+            x1, y1, x2, y2 = map(float, ends)
+        except ValueError:
+            x1 = y1 = x2 = y2 = math.nan
+        frame = int(number) if number.isdecimal() else _whole(number)
         if not math.isfinite(x1 + y1 + x2 + y2):
             survey.fault(path, f"line {line} ({name}): X1, Y1, X2, Y2 must be numbers, got {', '.join(ends)}")
         elif frame is None:
             survey.fault(path, f"line {line} ({name}): Frame must be a whole number from 0, got {number!r}")
+        elif frame in of_video:
+            of_video[frame].chords.append((x1, y1, x2, y2))
         else:
-            of_video = traces.setdefault(_stem(name), {})
-            of_video.setdefault(frame, _Trace(line)).chords.append((x1, y1, x2, y2))
-    return traces
+            of_video[frame] = _Trace(line, [(x1, y1, x2, y2)])
+    return {name: of_video for name, of_video in traces.items() if of_video}
 
 
 def _number(text: str) -> float:
@@ -347,14 +357,13 @@ def _whole(text: str) -> int | None:
 def _outlines(video: _Video, traces: dict[int, _Trace], survey: Survey) -> dict[int, _Outline] | None:
     """The polygon of each traced frame in order of time; `None` after a fault."""
     found: dict[int, _Outline] = {}
-    sound = True
+    size, sound = np.array([video.columns, video.rows]), True
     for frame, trace in sorted(traces.items()):
         # The first line is the long axis.
         ends = np.rint(np.asarray(trace.chords[1:], dtype=np.float64).reshape(-1, 4)).astype(np.int64)
         points = np.concatenate((ends[:, :2], ends[::-1, 2:]))
-        x, y = points.T
-        area = abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2
-        size = np.array([video.columns, video.rows])
+        (x, y), (x1, y1) = points.T, np.concatenate((points[1:], points[:1])).T
+        area = abs(float((x * y1 - y * x1).sum())) / 2
         problem = ""
         if frame >= video.frames:
             problem = f"the video has {video.frames} frames, the last is {video.frames - 1}"
