@@ -72,6 +72,7 @@ class ACDC(RegistrationDataModule):
         training/patientNNN/patientNNN_frameMM.nii.gz      MM = ED and ES, counted from 1
         training/patientNNN/patientNNN_frameMM_gt.nii.gz   1 right ventricle, 2 myocardium, 3 left ventricle
         testing/patientNNN/...                             the same
+        (unpacked files *.nii serve as well)
     """
     splits: ClassVar[str] = (
         "test: the patients of testing (50), or, without that folder, a fifth of the patients held out; "
@@ -241,13 +242,19 @@ class _Patient:
 
     @property
     def series(self) -> Path:
-        return self.folder / f"{self.name}_4d.nii.gz"
+        return self._file("4d")
 
     def image(self, phase: str) -> Path:
-        return self.folder / f"{self.name}_frame{self.frames[phase]:02d}.nii.gz"
+        return self._file(f"frame{self.frames[phase]:02d}")
 
     def labels(self, phase: str) -> Path:
-        return self.folder / f"{self.name}_frame{self.frames[phase]:02d}_gt.nii.gz"
+        return self._file(f"frame{self.frames[phase]:02d}_gt")
+
+    def _file(self, what: str) -> Path:
+        """The compressed file as distributed, unless only an unpacked one is there."""
+        packed = self.folder / f"{self.name}_{what}.nii.gz"
+        unpacked = packed.with_suffix("")
+        return unpacked if unpacked.is_file() and not packed.is_file() else packed
 
 
 def _patients(survey: Survey, root: Path) -> tuple[dict[str, Path], dict[str, Path]]:

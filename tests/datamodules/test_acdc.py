@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -225,6 +226,15 @@ def test_folder_above_and_folder_of_patients(twin: Path, tmp_path: Path) -> None
     assert notes == ["no folder testing: 2 of 10 patients are held out for test"]
 
 
+def test_unpacked_files_serve_as_well(faulty: Path) -> None:
+    before = ACDC(root=faulty).case("patient101/slice01/003")
+    for path in faulty.rglob("*.nii.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    assert faults(faulty) == []
+    assert torch.equal(ACDC(root=faulty).case("patient101/slice01/003").fixed, before.fixed)
+
+
 def test_options_that_cannot_be() -> None:
     for options, words in (
         ({"dimension": 4}, "dimension must be 2 or 3"),
@@ -261,8 +271,6 @@ def nan_voxel(path: Path) -> None:
 
 
 def zero_spacing(path: Path) -> None:
-    import gzip
-
     raw = bytearray(gzip.decompress(path.read_bytes()))
     raw[80:84] = np.float32(0).tobytes()
     path.write_bytes(gzip.compress(bytes(raw)))
