@@ -20,12 +20,12 @@ from reg_bench.errors import ConfigError, DataError
 from reg_bench.preprocessing import geometry, preprocess, scale_intensity
 from reg_bench.sequence_io import Series, open_series, read_frames, read_maps
 from reg_bench.sequence_points import read_tracks
-from reg_bench.sequence_table import FILES, SequenceRow, check_grid, label_frames, read_sequence_table
+from reg_bench.sequence_table import SequenceRow, check_grid, label_frames, read_sequence_table
 from reg_bench.survey import Survey
 from reg_bench.types import ImageSequence, PointPairs, RegistrationPair
 
 # Entries of a record that differ between the frames of one sequence.
-_OF_A_FRAME = ("case_id", "frame", "subjects")
+_OF_A_FRAME = ("case_id", "frame")
 
 
 class Sequences(RegistrationDataModule):
@@ -118,8 +118,10 @@ class Sequences(RegistrationDataModule):
         for row in table.rows:
             survey.count("sequences")
             survey.count("sequence frames", row.series.length)
-            frames = self._frames_of(row, survey)
-            survey.records[row.split] += [self._record(row, frame) for frame in frames]
+            shared = self._shared(row)
+            for frame in self._frames_of(row, survey):
+                case = {"case_id": f"{row.case_id}/{frame:03d}", "frame": frame}
+                survey.records[row.split].append({**case, **shared})
         return survey
 
     def _frames_of(self, row: SequenceRow, survey: Survey) -> list[int]:
@@ -138,15 +140,16 @@ class Sequences(RegistrationDataModule):
             survey.note(where, f"frames: {self.frames} leaves no case of {row.series.path} of {length} frames")
         return cases
 
-    def _record(self, row: SequenceRow, frame: int) -> dict[str, Any]:
+    def _shared(self, row: SequenceRow) -> dict[str, Any]:
+        """What the records of all frames of a sequence have in common."""
         return {
-            "case_id": f"{row.case_id}/{frame:03d}",
             "subjects": [row.case_id.split("/")[0]],
             "sequence": row.case_id,
-            "frame": frame,
             "where": f"{Path(self.csv).name}, line {row.line}",
             # The path of the sequence itself is `images`: `sequence` is its identifier in every dataset.
             **{"images" if column == "sequence" else column: str(path) for column, path in row.files.items()},
+            # The disk cache and `sequence` see by these when a file in a folder has changed.
+            "files": [str(p) for f in row.files.values() for p in (sorted(f.iterdir()) if f.is_dir() else [f])],
             "reference": row.reference,
             "seconds_per_frame": row.seconds_per_frame,
             "spacing_mm": " ".join(map(repr, row.spacing_mm)),
@@ -170,7 +173,7 @@ class Sequences(RegistrationDataModule):
     def sequence(self, record: Record) -> ImageSequence:
         """All frames of the sequence of `record`; points are NaN in the frames that lack them."""
         shared = {key: value for key, value in record.items() if key not in _OF_A_FRAME}
-        state = [file_state(str(value)) for key, value in sorted(shared.items()) if key in ("images", *FILES)]
+        state = [file_state(path) for path in record["files"]]
         try:
             return _sequence(json.dumps(shared, sort_keys=True), json.dumps(state), self.percentile)
         except DataError as error:

@@ -187,11 +187,8 @@ def _jsonable(value: Any) -> Any:
 
 
 def file_state(path: str | Path) -> list[Any] | None:
-    """Full path, size and time of change of an existing file, else `None`; of a folder, those of the files in it."""
+    """Full path, size and time of change of an existing file, else `None`."""
     try:
-        if os.path.isabs(path) and os.path.isdir(path):
-            with os.scandir(path) as entries:
-                return [str(path), sorted([e.name, e.stat().st_size, e.stat().st_mtime_ns] for e in entries)]
         if not os.path.isfile(path):
             return None
         state = os.stat(path)

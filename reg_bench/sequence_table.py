@@ -106,6 +106,8 @@ class _Reader:
         if case_id in self.case_ids:
             faults.append(f"duplicate case id {case_id!r}, first on line {self.case_ids[case_id]}")
         self.case_ids.setdefault(case_id, line)
+        if not all(case_id.split("/")):
+            faults.append(f"case_id {case_id!r}: an empty part before, between or after slashes; expected subject/name")
         split = cells.get("split") or "test"
         if split not in SPLITS:
             faults.append(f"split {split!r}, expected one of {', '.join(SPLITS)}")

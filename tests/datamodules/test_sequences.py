@@ -443,6 +443,7 @@ FAULTS: list[tuple[dict[str, str], Callable[[Path], Any] | None, str]] = [
     ({"seconds_per_frame": "fast"}, None, "seconds_per_frame: 'fast', expected positive numbers"),
     ({"spacing_mm": "0 1"}, None, "spacing_mm: '0 1', expected positive numbers"),
     ({"spacing_mm": "1 1 1"}, None, "spacing_mm: 3 numbers, expected 1 or 2"),
+    ({"case_id": "/rest"}, None, "case_id '/rest': an empty part"),
     ({"split": "tset"}, None, "split 'tset', expected one of train, val, test"),
     ({"labelled_frames": "0 3"}, None, "labelled_frames without labels"),
     ({"labels": "flat_labels.nii.gz", "labelled_frames": "0 5"}, None, "labelled_frames: 5, expected within 0..4"),
