@@ -38,7 +38,8 @@ def merged(content: TaskJson, preset: Preset | None, survey: Survey) -> Preset:
         # Other names for the same labels are no disagreement.
         same = set(value) == set(before) if isinstance(value, dict) else value == before
         if preset is not None and not same:
-            survey.note(content.path, f"{key} is {value}, {known.name} has {before or 'none'}; the file is right")
+            shown = "none" if before in (None, {}) else before
+            survey.note(content.path, f"{key} is {value}, {known.name} has {shown}; the file is right")
         changes: dict[str, Any] = {attribute: value}
         known = replace(known, **changes)
     return replace(known, modality={**known.modality, **content.modality})
