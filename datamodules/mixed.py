@@ -33,7 +33,7 @@ class Mixed(RegistrationDataModule):
     largest remainders, the same in every epoch. Each task goes through its own cases in a random order, and starts a
     new random order only when all were seen: over the epochs every case of a task comes equally often. The cases of
     the tasks are shuffled together. All follows from (seed, epoch); every process of a distributed training draws
-    the same list, of which the sampler that Lightning puts in gives it its part.
+    the same list, which the sampler that Lightning puts in deals out in an order of its own: together they see it.
 
     Cases are called `task:case` and tell their task in `RegistrationPair.tasks`. Batches hold several cases only if
     the first cases of all tasks agree in shape, in what they have and in the names of the labels; otherwise every

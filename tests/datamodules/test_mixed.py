@@ -127,20 +127,26 @@ def test_loading_processes_that_persist_see_the_next_epoch(workers: int) -> None
         assert epoch(helped) == epoch(alone)
 
 
-@pytest.mark.parametrize("cases", [12, 7])
-def test_the_sampler_of_a_distributed_training_divides_the_list(cases: int) -> None:
+@pytest.mark.parametrize(("cases", "shuffle"), [(12, False), (7, False), (12, True)])
+def test_the_sampler_of_a_distributed_training_divides_the_list(cases: int, shuffle: bool) -> None:
     """As Lightning does it: the loader is built anew around the same dataset with a sampler of its own."""
     whole = Mixed(THREE, epoch_cases=cases).train_dataloader()
     parts = []
     for rank in range(2):
         loader = Mixed(THREE, epoch_cases=cases).train_dataloader()
-        sampler = DistributedSampler(loader.dataset, num_replicas=2, rank=rank, shuffle=False)
+        sampler = DistributedSampler(loader.dataset, num_replicas=2, rank=rank, shuffle=shuffle)
         parts.append(type(loader)(loader.dataset, sampler=sampler, collate_fn=loader.collate_fn))
-    for _ in range(3):
+    for number in range(3):
         expected = epoch(whole)
-        padded = expected + expected[: -cases % 2]
+        # The sampler fills up an odd list from its beginning.
+        padded = expected + expected[: cases % 2]
+        for part in parts:
+            part.sampler.set_epoch(number)  # type: ignore[attr-defined]
         halves = [epoch(part) for part in parts]
-        assert halves == [padded[0::2], padded[1::2]]
+        if shuffle:
+            assert sorted(halves[0] + halves[1]) == sorted(expected)
+        else:
+            assert halves == [padded[0::2], padded[1::2]]
 
 
 class Witness(LightningModule):
