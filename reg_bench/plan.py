@@ -133,9 +133,13 @@ def plan_tasks(suite: Suite, root: str | Path | None, limit: int | None) -> tupl
     """Builds the datasets and lists their cases, before any long work.
 
     Raises:
-        ConfigError: settings that do not fit; names the file and the key.
+        ConfigError: settings that do not fit, named with file and key, or a root that no dataset reads from.
         DataError: missing files or root, empty split, duplicate case ids.
     """
+    specs = [task_spec(task, suite.source) for task in suite.tasks]
+    if root is not None and not any(discovery.takes_root(spec) for spec in specs):
+        names = ", ".join(dict.fromkeys(task.dataset for task in suite.tasks))
+        raise ConfigError(f"--data.root: suite {suite.name} reads no files from a folder; its data is {names}")
     return tuple(_plan_task(task, suite.source, root, limit) for task in suite.tasks)
 
 

@@ -242,3 +242,9 @@ def test_options_are_checked(tmp_path: Path, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as error:
         cli.main(["run", str(_suite(tmp_path, NOISE)), "--out", str(tmp_path / "out"), *arguments])
     assert error.value.code == 2
+
+
+def test_a_root_that_no_dataset_reads_from_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    error = _error(capsys, "phantom-cine", "--out", out, "--data.root", str(tmp_path), "--limit", "1")
+    assert "--data.root: suite phantom-cine reads no files" in error
