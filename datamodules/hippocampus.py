@@ -128,8 +128,9 @@ class Hippocampus(RegistrationDataModule):
             steps.append(MatchHistogramd(["moving"], reference="fixed"))
         steps.append(ResizeWithPadOrCropd(list(arrays), spatial_size=self.size))
         tensors = preprocess(arrays, steps)
-        # As the padding does it: the smaller half in front.
-        start = [-((s - n) // 2) if s >= n else (n - s) // 2 for s, n in zip(self.size, fixed.grid.shape, strict=True)]
+        # As MONAI does it: padding puts the smaller half in front, cropping keeps the middle about voxel n // 2.
+        shape = fixed.grid.shape
+        start = [-((s - n) // 2) if s >= n else n // 2 - s // 2 for s, n in zip(self.size, shape, strict=True)]
         spacing, affine = geometry(cropped(fixed.grid, start, self.size))
         return RegistrationPair(
             case_ids=(str(record["case_id"]),),

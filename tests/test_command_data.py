@@ -190,3 +190,19 @@ def test_a_run_saves_who_is_in_which_split(twin: Path, tmp_path: Path) -> None:
         "val": ["003", "004"],
         "test": ["005", "006", "007"],
     }
+
+
+@pytest.mark.parametrize("size", [(7, 8, 9), (8, 9, 7), (13, 11, 16)])
+def test_header_of_the_box_follows_its_crop(twin: Path, size: tuple[int, int, int]) -> None:
+    ramp = np.stack(np.meshgrid(*(np.arange(n) for n in SHAPE), indexing="ij"))
+    image = (10000 * ramp[0] + 100 * ramp[1] + ramp[2] + 1).astype(np.float32)
+    for subject in ("001", "002"):
+        rewrite(twin, "images", subject, image)
+    loaded = Hippocampus(root=str(twin), size=size, match=False)
+    pair = loaded.load(loaded.records("train")[0])
+    top = float(np.percentile(image, 99.5))
+    for voxel in np.argwhere(pair.fixed[0, 0].numpy() > 0)[::37]:
+        world = (pair.fixed_affine[0].numpy() @ [*voxel, 1])[:3] * [-1, -1, 1]  # type: ignore[index]
+        inside = tuple(np.round(world).astype(int))
+        expected = min(1.0, (image[inside] - image.min()) / (top - image.min()))
+        assert pair.fixed[0, 0][tuple(voxel)] == pytest.approx(expected, abs=1e-5)
