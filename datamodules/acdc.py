@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reg_bench.datamodule import Record, RegistrationDataModule, Split
+from reg_bench.datamodule import Record, RegistrationDataModule
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.grid import Grid, grids_equal
 from reg_bench.image_io import read_grid, read_image
@@ -103,14 +103,7 @@ class ACDC(RegistrationDataModule):
         self.root, self.dimension, self.fixed = root, dimension, fixed
         self.val_share, self.test_share, self.seconds_per_frame = val_share, test_share, seconds_per_frame
 
-    def survey(self) -> Survey:
-        return self._survey
-
-    def records(self, split: Split) -> Sequence[Record]:
-        return self._survey.cases(self.name, split)
-
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         root = self.root_folder()
         survey = Survey(root)
         training, testing = _patients(survey, root)

@@ -21,7 +21,7 @@ from scipy import ndimage
 from reg_bench.datamodule import RegistrationDataModule
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.preprocessing import preprocess
-from reg_bench.splits import SPLITS, Split
+from reg_bench.splits import SPLITS
 from reg_bench.survey import Record, Survey
 from reg_bench.synthesis import random_generator
 from reg_bench.types import ImageSequence, RegistrationPair
@@ -113,12 +113,6 @@ class EchoNet(RegistrationDataModule):
         self.root, self.protocol, self.length = root, protocol, length
         self.exclude = tuple(sorted({_stem(name) for name in exclude}))
 
-    def survey(self) -> Survey:
-        return self._survey
-
-    def records(self, split: Split) -> Sequence[Record]:
-        return self._survey.cases(self.name, split)
-
     def load(self, record: Record) -> RegistrationPair:
         return self.sequence(record).pair(int(record["frame"]))
 
@@ -148,8 +142,7 @@ class EchoNet(RegistrationDataModule):
             mask=torch.from_numpy(field_of_view).expand(1, end - first, 1, *expected).contiguous(),
         )
 
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         survey = Survey(self.root_folder())
         assert survey.root is not None
         present = _present(survey.root / _VIDEOS, survey)

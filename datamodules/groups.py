@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -95,14 +94,7 @@ class Groups(RegistrationDataModule):
         if percentile is not None and not 0 < percentile <= 100:
             raise ConfigError(f"{self.name}: percentile must lie in 0..100, got {percentile}")
 
-    def records(self, split: Split) -> Sequence[Record]:
-        return self._survey.cases(self.name, split)
-
-    def survey(self) -> Survey:
-        return self._survey
-
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         root = self.root_folder()
         survey = Survey(root)
         subjects = _look_through(survey, root)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,14 +69,7 @@ class Hippocampus(RegistrationDataModule):
         self.root, self.size, self.match = root, tuple(size), match
         self.train_pairs, self.val_pairs = train_pairs, val_pairs
 
-    def records(self, split: Split) -> Sequence[Record]:
-        return self.survey().cases(self.name, split)
-
-    def survey(self) -> Survey:
-        return self._survey
-
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         folder = self.root_folder()
         survey = Survey(folder)
         for split in SPLITS:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reg_bench.datamodule import Record, RegistrationDataModule, Split
+from reg_bench.datamodule import Record, RegistrationDataModule
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.image_io import LoadedImage, read_image
 from reg_bench.learn2reg_2020 import find_2020, task_of_2020
@@ -129,11 +127,7 @@ class Learn2Reg(RegistrationDataModule):
         self.intensity, self.masks = intensity, masks
         self.window = None if window is None else tuple(window)
 
-    def survey(self) -> Survey:
-        return self._survey
-
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         survey = Survey(self.root_folder())
         task = self._find(survey)
         if task is None:
@@ -225,9 +219,6 @@ class Learn2Reg(RegistrationDataModule):
     def _window_of(self, task: TaskFiles, modality: int) -> list[float] | None:
         window = task.preset.window_of(modality)
         return None if window is None else [float(v) for v in self.window or window]
-
-    def records(self, split: Split) -> Sequence[Record]:
-        return self._survey.cases(self.name, split)
 
     def load(self, record: Record) -> RegistrationPair:
         images = {role: read_image(record[role]) for role in ("fixed", "moving")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,14 +110,7 @@ class Mixed(RegistrationDataModule):
             raise ConfigError(f"{where}: the task {task!r} {what}")
         self._members[task], self._weights[task] = member, float(weight)
 
-    def records(self, split: Split) -> Sequence[Record]:
-        return self._survey.cases(self.name, split)
-
-    def survey(self) -> Survey:
-        return self._survey
-
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         survey = Survey()
         for task, member in self._members.items():
             try:

@@ -97,14 +97,7 @@ class Msd(RegistrationDataModule):
         if percentile is not None and not 0 < percentile <= 100:
             raise ConfigError(f"{self.name}: percentile must lie in 0..100, got {percentile}")
 
-    def records(self, split: Split) -> Sequence[Record]:
-        return self._survey.cases(self.name, split)
-
-    def survey(self) -> Survey:
-        return self._survey
-
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         survey = Survey(self.root_folder())
         subjects = self._subjects(survey, _index(survey))
         names = sorted(subjects)

@@ -9,11 +9,11 @@ from reg_bench.datamodule import Record, RegistrationDataModule, Split
 from reg_bench.synthesis_breathing import BreathingConfig, breathing_sequence
 from reg_bench.synthesis_cases import (
     LastSequence,
-    case_seed,
     check_not_negative,
     check_positive,
     detached_pair,
     evenly_spaced,
+    frame_records,
 )
 from reg_bench.types import ImageSequence, RegistrationPair
 
@@ -78,17 +78,7 @@ class PhantomBreathing(RegistrationDataModule):
         self._last = LastSequence(self._make)
 
     def records(self, split: Split) -> Sequence[Record]:
-        """One record per subject and frame; case ids are `<split><number>/<frame>`."""
-        return [
-            {
-                "case_id": f"{split}{index:03d}/{frame:03d}",
-                "subject": f"{split}{index:03d}",
-                "frame": frame,
-                "seed": case_seed(split, self.seed, index),
-            }
-            for index in range(self.sequences)
-            for frame in self._chosen
-        ]
+        return frame_records(split, self.seed, self.sequences, self._chosen)
 
     def sequence(self, record: Record) -> ImageSequence:
         """The whole sequence that the case of `record` belongs to, as a batch of one."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
-from reg_bench.synthesis_cases import case_seed, check_not_negative, check_positive
+from reg_bench.synthesis_cases import check_not_negative, check_positive, pair_records
 from reg_bench.synthesis_organs import OrgansConfig, organs_pair
 from reg_bench.types import RegistrationPair
 
@@ -66,14 +66,7 @@ class PhantomVolume(RegistrationDataModule):
         )
 
     def records(self, split: Split) -> Sequence[Record]:
-        """One record per pair; case ids are `<split><number>`."""
-        return [
-            {
-                "case_id": f"{split}{index:03d}",
-                "seed": case_seed(split, self.seed, index),
-            }
-            for index in range(self.cases)
-        ]
+        return pair_records(split, self.seed, self.cases)
 
     def load(self, record: Record) -> RegistrationPair:
         """The pair of `record`, generated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from reg_bench.caching import file_state
-from reg_bench.datamodule import Record, RegistrationDataModule, Split
+from reg_bench.datamodule import Record, RegistrationDataModule
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.preprocessing import geometry, preprocess, scale_intensity
 from reg_bench.sequence_io import Series, open_series, read_frames, read_maps
@@ -98,11 +98,7 @@ class Sequences(RegistrationDataModule):
         self.csv = os.path.abspath(csv if root is None else Path(root) / csv)
         self.root, self.frames, self.percentile = root, frames, percentile
 
-    def survey(self) -> Survey:
-        return self._survey
-
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         path, survey = Path(self.csv), Survey()
         if not path.is_file():
             raise DataError(f"{self.name}: {path}: no such table of sequences; name one by csv")
@@ -155,9 +151,6 @@ class Sequences(RegistrationDataModule):
             "spacing_mm": " ".join(map(repr, row.spacing_mm)),
             "labelled_frames": " ".join(map(str, row.labelled_frames)),
         }
-
-    def records(self, split: Split) -> Sequence[Record]:
-        return self._survey.cases(self.name, split)
 
     def load(self, record: Record) -> RegistrationPair:
         pair = self.sequence(record).pair(int(record["frame"]))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from monai.transforms import CenterSpatialCropd
 
-from reg_bench.datamodule import Record, RegistrationDataModule, Split
+from reg_bench.datamodule import Record, RegistrationDataModule
 from reg_bench.preprocessing import preprocess, scale_intensity
 from reg_bench.splits import SPLITS, read_split
 from reg_bench.survey import Survey
@@ -55,14 +53,7 @@ class Sunnybrook(RegistrationDataModule):
         super().__init__(**options)
         self.root, self.size = root, tuple(size)
 
-    def records(self, split: Split) -> Sequence[Record]:
-        return self.survey().cases(self.name, split)
-
-    def survey(self) -> Survey:
-        return self._survey
-
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         folder = self.root_folder()
         survey = Survey(folder)
         for split in SPLITS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import os
 import re
 from collections import defaultdict
@@ -131,14 +130,7 @@ class SunnybrookDicom(RegistrationDataModule):
         if seconds_per_frame is not None and not seconds_per_frame > 0:
             raise ConfigError(f"{self.name}: seconds_per_frame must be positive, got {seconds_per_frame}")
 
-    def records(self, split: Split) -> Sequence[Record]:
-        return self._survey.cases(self.name, split)
-
-    def survey(self) -> Survey:
-        return self._survey
-
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         root = self.root_folder()
         survey = Survey(root)
         drawn = _contour_folders(survey, root / (self.contours or ""))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reg_bench.contours import enclosed_area, fill_polygon
-from reg_bench.datamodule import Record, RegistrationDataModule, Split
+from reg_bench.datamodule import Record, RegistrationDataModule
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.mat_io import mat_shapes, read_mat_array, read_mat_cells
 from reg_bench.preprocessing import cropped, geometry, plane, preprocess, scale_intensity
@@ -117,14 +117,7 @@ class York(RegistrationDataModule):
         if not all(v is None or (np.isfinite(v) and v > 0) for v in values) or not seconds_per_frame > 0:
             raise ConfigError(f"{self.name}: spacing_mm and seconds_per_frame must be positive")
 
-    def survey(self) -> Survey:
-        return self._survey
-
-    def records(self, split: Split) -> Sequence[Record]:
-        return self._survey.cases(self.name, split)
-
-    @functools.cached_property
-    def _survey(self) -> Survey:
+    def look_through(self) -> Survey:
         root = self.root_folder()
         survey = Survey(root)
         images, contours = (_by_subject(survey, root, kind) for kind in (_IMAGES, _CONTOURS))

@@ -1,11 +1,12 @@
 """What a dataset is: the base of everything in `datamodules/`.
 
-A dataset is one file with one final class that names itself, lists its cases cheaply (`records`) and turns
-a record into a `RegistrationPair` (`load`). MONAI caches, Lightning distributes.
+A dataset is one file with one final class that names itself, lists its cases cheaply (`records`, or `look_through`
+for a folder of files) and turns a record into a `RegistrationPair` (`load`). MONAI caches, Lightning distributes.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -30,10 +31,12 @@ from reg_bench.types import ImageSequence, RegistrationPair, collate_pairs
 _DELIVERY = frozenset({"self", "root", "batch_size", "num_workers", "cache", "cache_dir", "augmentation"})
 # Arguments that name a place: the checksum is the same for the same data in another folder.
 _LOCATION = frozenset({"csv"})
+# Entries of a record that say with which others it belongs together, not what it is.
+_GROUPING = frozenset({"subjects", "sequence"})
 
 
 class RegistrationDataModule(LightningDataModule, ABC):
-    """Cases of one dataset. Subclasses are final and implement `records` and `load`.
+    """Cases of one dataset. Subclasses are final and implement `load` and either `records` or `look_through`.
 
     Class attributes (literals):
         name: what the command line calls it; unique among datasets.
@@ -87,23 +90,22 @@ class RegistrationDataModule(LightningDataModule, ABC):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.cache, self.cache_dir, self.seed = cache, cache_dir, seed
 
-    @abstractmethod
     def records(self, split: Split) -> Sequence[Record]:
         """One record per case, without reading images; each has at least a unique `case_id`.
+
+        Of a dataset that implements `look_through`, what that found.
 
         Raises:
             DataError: files that are missing or do not fit, each named, before any long work begins.
         """
+        if type(self).look_through is RegistrationDataModule.look_through:
+            raise ConfigError(f"{self.name}: {type(self).__name__} must implement records or look_through")
+        return self.survey().cases(self.name, split)
 
-    @abstractmethod
-    def load(self, record: Record) -> RegistrationPair:
-        """The case of `record` as a batch of one. Same record, same pair, in any process."""
-
-    def survey(self) -> Survey:
+    def look_through(self) -> Survey:
         """Everything there is to know of the data without reading voxels: cases, counts, and all faults at once.
 
-        Datasets of files override this with a look through their folder, keep the result, and let `records` be
-        `self.survey().cases(self.name, split)`; the rest get what their `records` say.
+        Datasets of files implement this by a look through their folder; of the rest it tells what `records` says.
 
         Raises:
             DataError: the root folder does not exist.
@@ -115,6 +117,18 @@ class RegistrationDataModule(LightningDataModule, ABC):
             except DataError as error:
                 survey.fault("", str(error))
         return survey
+
+    def survey(self) -> Survey:
+        """What `look_through` found, which looks only once."""
+        return self._looked_through
+
+    @functools.cached_property
+    def _looked_through(self) -> Survey:
+        return self.look_through()
+
+    @abstractmethod
+    def load(self, record: Record) -> RegistrationPair:
+        """The case of `record` as a batch of one. Same record, same pair, in any process."""
 
     def sequence(self, record: Record) -> ImageSequence:
         """The sequence that the case of `record` is a frame of; datasets of single pairs have none.
@@ -224,7 +238,8 @@ class RegistrationDataModule(LightningDataModule, ABC):
         configuration = {k: v for k, v in self.configuration().items() if k not in _LOCATION}
         content: list[Any] = [self.name, self.version, configuration]
         for record in self.records("test"):
-            entry = {k: v for k, v in record.items() if isinstance(v, str | int | float | bool | None)}
+            plain = {k: v for k, v in record.items() if isinstance(v, str | int | float | bool | None)}
+            entry = {k: v for k, v in plain.items() if k not in _GROUPING}
             content.append({k: _portable(v) for k, v in entry.items()})
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

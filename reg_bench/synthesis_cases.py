@@ -1,13 +1,15 @@
-"""What the datasets of generated cases share: seeds of the splits, choice of frames, the sequence in memory."""
+"""What the datasets of generated cases share: seeds, records, the pair put together, the sequence in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from reg_bench import field
 from reg_bench.errors import DataError
 from reg_bench.types import ImageSequence, PointPairs, RegistrationPair
 
@@ -24,6 +26,25 @@ def case_seed(split: str, seed: int, index: int) -> int:
     if split not in _SPLIT_OFFSET or not 0 <= index < 1_000_000:
         raise DataError(f"no case {index} in split {split!r}: splits are {', '.join(_SPLIT_OFFSET)}")
     return seed * _SEED_STRIDE + _SPLIT_OFFSET[split] + index
+
+
+def pair_records(split: str, seed: int, count: int) -> list[dict[str, Any]]:
+    """One record per generated pair; case ids are `<split><number>`."""
+    return [{"case_id": f"{split}{i:03d}", "seed": case_seed(split, seed, i)} for i in range(count)]
+
+
+def frame_records(split: str, seed: int, sequences: int, frames: Sequence[int]) -> list[dict[str, Any]]:
+    """One record per generated sequence and frame; case ids are `<split><number>/<frame>`."""
+    return [
+        {
+            "case_id": f"{split}{index:03d}/{frame:03d}",
+            "subject": f"{split}{index:03d}",
+            "frame": frame,
+            "seed": case_seed(split, seed, index),
+        }
+        for index in range(sequences)
+        for frame in frames
+    ]
 
 
 def evenly_spaced(length: int, count: int | None) -> tuple[int, ...]:
@@ -52,6 +73,47 @@ def check_not_negative(dataset: str, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and value < 0:
             raise DataError(f"{dataset}: {name} must not be negative, got {value}")
+
+
+def known_pair(
+    case_id: str,
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    u: Tensor,
+    *,
+    spacing_mm: Sequence[float],
+    label_names: Mapping[int, str],
+    landmarks: Tensor,
+    mask: Tensor,
+) -> RegistrationPair:
+    """A generated pair as a batch of one, its grid at the origin of the world.
+
+    Args:
+        case_id: of the pair.
+        images, labels: fixed and moving, `(1, 1, *S)`.
+        u: the exact displacement `(1, D, *S)`, voxels.
+        spacing_mm: of both grids.
+        label_names: of the labels.
+        landmarks: `(N, D)` voxels of the fixed grid; the moving ones are where `u` takes them.
+        mask: `(1, 1, *S)` bool.
+    """
+    spacing = torch.tensor([tuple(spacing_mm)])
+    affine = torch.diag(torch.tensor([*spacing_mm, 1.0], dtype=torch.float64))[None]
+    return RegistrationPair(
+        case_ids=(case_id,),
+        fixed=images[0],
+        moving=images[1],
+        fixed_spacing_mm=spacing,
+        moving_spacing_mm=spacing,
+        fixed_affine=affine,
+        moving_affine=affine,
+        fixed_labels=labels[0],
+        moving_labels=labels[1],
+        label_names=label_names,
+        points={"landmarks": PointPairs((landmarks,), (landmarks + field.sample(u, landmarks[None])[0],))},
+        mask=mask,
+        true_displacement=u,
+    )
 
 
 class LastSequence:

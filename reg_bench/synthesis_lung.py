@@ -17,10 +17,11 @@ from torch import Tensor
 
 from reg_bench import field
 from reg_bench.synthesis_anatomy import Texture, over, smooth_ramp, soft_step
+from reg_bench.synthesis_cases import known_pair
 from reg_bench.synthesis_flow import border_window, flow, saturated
 from reg_bench.synthesis_noise import Array, Labels, gaussian_field, random_generator, torch_generator
 from reg_bench.synthesis_points import grid_points, landmarks_in
-from reg_bench.types import PointPairs, RegistrationPair
+from reg_bench.types import RegistrationPair
 
 LABEL_NAMES = {1: "right lung", 2: "left lung"}
 _AIR_HU, _PARENCHYMA_HU, _VESSEL_HU, _SOFT_HU, _FAT_HU, _BONE_HU = -1000.0, -840.0, 20.0, 40.0, -95.0, 420.0
@@ -147,22 +148,15 @@ def lung_pair(config: LungConfig, *, seed: int, case_id: str) -> RegistrationPai
     images = [_noisy(torch.from_numpy(i).float(), config.noise_hu, noise) for i in (fixed, moving)]
     labels = [torch.from_numpy(i)[None, None] for i in (fixed_labels, moving_labels)]
     points = landmarks_in(torch.from_numpy((vessel > 0.5) & (fixed_labels > 0)), config.landmarks, seed)
-    spacing = torch.tensor([config.spacing_mm])
-    affine = torch.diag(torch.tensor([*config.spacing_mm, 1.0], dtype=torch.float64))[None]
-    return RegistrationPair(
-        case_ids=(case_id,),
-        fixed=images[0],
-        moving=images[1],
-        fixed_spacing_mm=spacing,
-        moving_spacing_mm=spacing,
-        fixed_affine=affine,
-        moving_affine=affine,
-        fixed_labels=labels[0],
-        moving_labels=labels[1],
+    return known_pair(
+        case_id,
+        images,
+        labels,
+        u,
+        spacing_mm=config.spacing_mm,
         label_names=LABEL_NAMES,
-        points={"landmarks": PointPairs((points,), (points + field.sample(u, points[None])[0],))},
+        landmarks=points,
         mask=labels[0] > 0,
-        true_displacement=u,
     )
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reg_bench import field
 from reg_bench.synthesis_anatomy import Texture, over, soft_step
+from reg_bench.synthesis_cases import known_pair
 from reg_bench.synthesis_flow import border_window, flow, saturated
 from reg_bench.synthesis_noise import Array, Labels, Mask, gaussian_field, random_generator, rician, torch_generator
 from reg_bench.synthesis_points import grid_points, landmarks_in
-from reg_bench.types import PointPairs, RegistrationPair
+from reg_bench.types import RegistrationPair
 
 # name: centre and half-axes as fractions of half the grid, intensity, strength of the texture.
 _ORGANS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float], float, float]] = {
@@ -138,20 +138,13 @@ def organs_pair(config: OrgansConfig, *, seed: int, case_id: str) -> Registratio
     images = [rician(torch.from_numpy(i).float(), config.noise, noise)[None, None] for i in (fixed, moving)]
     labels = [torch.from_numpy(i)[None, None] for i in (fixed_labels, moving_labels)]
     points = landmarks_in(torch.from_numpy(fixed_labels > 0), config.landmarks, seed)
-    spacing = torch.tensor([config.spacing_mm])
-    affine = torch.diag(torch.tensor([*config.spacing_mm, 1.0], dtype=torch.float64))[None]
-    return RegistrationPair(
-        case_ids=(case_id,),
-        fixed=images[0],
-        moving=images[1],
-        fixed_spacing_mm=spacing,
-        moving_spacing_mm=spacing,
-        fixed_affine=affine,
-        moving_affine=affine,
-        fixed_labels=labels[0],
-        moving_labels=labels[1],
+    return known_pair(
+        case_id,
+        images,
+        labels,
+        u,
+        spacing_mm=config.spacing_mm,
         label_names=LABEL_NAMES,
-        points={"landmarks": PointPairs((points,), (points + field.sample(u, points[None])[0],))},
+        landmarks=points,
         mask=torch.from_numpy(body)[None, None],
-        true_displacement=u,
     )
