@@ -1,0 +1,17 @@
+"""How badly a warped image fits the fixed one: energies per case, lower is better, with gradients.
+
+Each is a small class (`SSD()`, `LNCC(window=9)`, ...). `similarity(fixed, warped)` gives energies `(B,)`;
+`similarity.bind(fixed)` does once what depends on the fixed image alone, and gives a callable whose
+`value_and_gradient(warped)` needs no graph. All are maskable, work in 2-D and 3-D and serve as losses of networks.
+"""
+
+from reg_bench.similarity.base import Analytic, BoundSimilarity, Differentiable, Similarity
+from reg_bench.similarity.ssd import SSD
+
+__all__ = [
+    "SSD",
+    "Analytic",
+    "BoundSimilarity",
+    "Differentiable",
+    "Similarity",
+]
