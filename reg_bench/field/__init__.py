@@ -1,4 +1,5 @@
-"""Displacement fields on tensors: warping, sampling, composition, inversion, exponential, resizing, Jacobian.
+"""Displacement fields on tensors: warping, splatting, sampling, composition, inversion, exponential, resizing,
+smoothing, Jacobian.
 
 Convention (DESIGN.md section 2): an image is `(B, C, *S)`; a displacement `u` is `(B, D, *S)` on the fixed
 grid, in **voxels**, channel `c` along spatial axis `c`; it pulls back, `warped(x) = image(x + u(x))`. This is
@@ -6,7 +7,8 @@ the only module that calls `grid_sample` or `interpolate` on images and fields, 
 `align_corners=True`, so that voxel centres are the same points everywhere.
 
 All functions take 2-D and 3-D tensors on any device and are differentiable where the mathematics is
-(linear and cubic interpolation in both image and field, composition, exponential, resizing, Jacobian).
+(linear and cubic interpolation in both image and field, splatting, composition, exponential, resizing, smoothing,
+Jacobian).
 """
 
 from reg_bench.field.checks import MODES, PADDINGS, identity_grid
@@ -15,6 +17,8 @@ from reg_bench.field.inverse import invert
 from reg_bench.field.jacobian import jacobian_determinant, jacobian_slabs
 from reg_bench.field.points import sample
 from reg_bench.field.resizing import resize, resize_image
+from reg_bench.field.smoothing import gaussian
+from reg_bench.field.splatting import forward_warp, splat
 from reg_bench.field.warping import warp
 
 __all__ = [
@@ -22,6 +26,8 @@ __all__ = [
     "PADDINGS",
     "compose",
     "exponential",
+    "forward_warp",
+    "gaussian",
     "identity_grid",
     "invert",
     "jacobian_determinant",
@@ -29,5 +35,6 @@ __all__ = [
     "resize",
     "resize_image",
     "sample",
+    "splat",
     "warp",
 ]
