@@ -3,9 +3,9 @@
 Every row is one process of its own, so that the peak memory is that of the operation; one thread. Run as
 `python benchmarks/speed/cost_volume.py`, or with `--only forward` for some rows.
 
-What the time is spent on (64^3, 32 channels, 125 displacements: 1.05 G products): four fifths in `addcmul_` of one
+What the time is spent on (64^3, 32 channels, 125 displacements: 1.05 G products): two thirds in `addcmul_` of one
 channel of a block with all displacements at once. Its sums, 4 MB, stay in the last level of cache and are read and
-written once per channel, which bounds it; blocks of half the size lose more to calls than they gain in cache. A tenth
+written once per channel, which bounds it; blocks of half the size lose more to calls than they gain in cache. A quarter
 is the copy out of the padded lines into fresh memory, the rest clears the sums and lays out the moving map. The loop of
 shifts spends its time on the products, a tensor of the size of the map per displacement, and their page faults;
 `unfold` on writing 125 copies of the map. The backward pass is two such passes, over displacements instead of channels:
