@@ -36,9 +36,9 @@ RADIUS = 2
 Volume = Callable[[Tensor, Tensor], Tensor]
 
 
-def shifts(fixed: Tensor, moving: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Both maps, once per displacement, the moving one shifted and zero outside."""
-    padded = F.pad(moving, (RADIUS,) * 2 * (fixed.ndim - 2))
+def shifts(fixed: Tensor, moving: Tensor, mode: str = "constant") -> list[tuple[Tensor, Tensor]]:
+    """Both maps, once per displacement, the moving one shifted and outside its grid zero or repeated."""
+    padded = F.pad(moving, (RADIUS,) * 2 * (fixed.ndim - 2), mode=mode)
     places = itertools.product(range(2 * RADIUS + 1), repeat=fixed.ndim - 2)
     windows = [tuple(slice(a, a + n) for a, n in zip(o, fixed.shape[2:], strict=True)) for o in places]
     return [(fixed, padded[(..., *window)]) for window in windows]
@@ -49,7 +49,7 @@ def loop_of_shifts(fixed: Tensor, moving: Tensor) -> Tensor:
 
 
 def loop_of_differences(fixed: Tensor, moving: Tensor) -> Tensor:
-    return torch.stack([(f - m).square().mean(1) for f, m in shifts(fixed, moving)], dim=1)
+    return torch.stack([(f - m).square().mean(1) for f, m in shifts(fixed, moving, "replicate")], dim=1)
 
 
 def by_unfold(fixed: Tensor, moving: Tensor) -> Tensor:
