@@ -20,7 +20,7 @@ def kept(where: Tensor, values: Tensor) -> Tensor:
 
 def advanced(theta: Tensor, direction: Tensor, step: Tensor) -> Tensor:
     """`theta + step direction (B, *P)`; `theta` itself where `step (B,)` is 0, even if the direction is not finite."""
-    return theta + per_case(step, theta) * kept(step != 0, direction)
+    return torch.addcmul(theta, per_case(step, theta), kept(step != 0, direction))
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

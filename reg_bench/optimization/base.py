@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from reg_bench.optimization.algebra import per_case
 from reg_bench.optimization.objective import LeastSquares, Objective, check_energy
@@ -36,7 +37,8 @@ class State:
     flat: Tensor
 
 
-S = TypeVar("S", bound=State)
+# With a default, `Optimizer` alone stands for any of them, also where a configuration is parsed.
+S = TypeVar("S", bound=State, default=Any)
 
 
 class Optimizer(ABC, Generic[S]):

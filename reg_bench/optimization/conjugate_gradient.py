@@ -56,7 +56,7 @@ class ConjugateGradient(Optimizer[_Conjugate]):
         change = dot(gradient, gradient - state.gradient) / dot(state.gradient, state.gradient)
         beta = torch.where(change.isfinite(), change.clamp(min=0), torch.zeros_like(change))
         old = torch.where(per_case(restarted, gradient), -state.gradient, state.direction)
-        direction = per_case(beta, gradient) * old - gradient
+        direction = torch.addcmul(-gradient, per_case(beta, gradient), old)
         # The next step promises the decrease of the last one.
         step = move.step * dot(state.gradient, old) / dot(gradient, direction)
         step = torch.where(step.isfinite() & (step > 0), step, first_step(gradient, self.size))

@@ -30,7 +30,7 @@ class GaussNewton(Optimizer[State]):
     def __init__(
         self,
         solver: Solver = "auto",
-        iterations: int = 50,
+        iterations: int = 100,
         tolerance: float = 1e-2,
         preconditioner: Preconditioner | None = None,
         trials: int = 20,

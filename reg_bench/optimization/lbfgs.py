@@ -87,12 +87,12 @@ def two_loop(gradient: Tensor, pairs: list[Pair], scale: Tensor) -> Tensor:
         pairs: oldest first.
         scale: `(B,)`, the multiple of the identity that the pairs update.
     """
-    q, shares = gradient, []
+    q, shares = gradient.clone(), []
     for pair in reversed(pairs):
         share = pair.rho * dot(pair.s, q)
-        q = q - per_case(share, q) * pair.y
+        q.addcmul_(per_case(share, q), pair.y, value=-1)
         shares.append(share)
-    q = per_case(scale, q) * q
+    q.mul_(per_case(scale, q))
     for pair, share in zip(pairs, reversed(shares), strict=True):
-        q = q + per_case(share - pair.rho * dot(pair.y, q), q) * pair.s
+        q.addcmul_(per_case(share - pair.rho * dot(pair.y, q), q), pair.s)
     return q

@@ -42,7 +42,7 @@ class LevenbergMarquardt(Optimizer[Damped]):
         self,
         damping: float = 1e-3,
         solver: Solver = "auto",
-        iterations: int = 50,
+        iterations: int = 100,
         tolerance: float = 1e-2,
         preconditioner: Preconditioner | None = None,
         trials: int = 12,

@@ -43,7 +43,7 @@ def linearise(function: Map, theta: Tensor) -> Linearisation:
         theta: `(B, *P)`.
     """
     with torch.enable_grad():
-        leaf = theta.detach().clone().requires_grad_()
+        leaf = theta.detach().requires_grad_()
         value = function(leaf)
     if not value.requires_grad:
         raise ValueError("linearise: the residuals do not depend on theta")
@@ -93,10 +93,10 @@ def through_displacement(displacement: Map, compare: Map, theta: Tensor) -> Line
 
     def push(v: Tensor) -> Tensor:
         motion = inner.push(v).reshape(u.shape)
-        return torch.einsum("bcd...,bd...->bc...", gradient, motion).flatten(1)
+        return (gradient * motion[:, None]).sum(dim=2).flatten(1)
 
     def pull(w: Tensor) -> Tensor:
-        force = torch.einsum("bcd...,bc...->bd...", gradient, w.reshape(shape))
+        force = (gradient * w.reshape(shape)[:, :, None]).sum(dim=1)
         return inner.pull(force.flatten(1))
 
     return Linearisation(value.detach().flatten(1), push, pull)
@@ -117,7 +117,7 @@ def explicit_jacobian(linearisation: Linearisation, theta: Tensor) -> Tensor:
 def _forward_mode(function: Map, theta: Tensor, v: Tensor) -> Tensor:
     with torch.enable_grad(), forward_ad.dual_level():
         # Code that takes a shortcut for tensors without a graph would drop the tangent silently.
-        dual = _make_dual(theta.detach().clone().requires_grad_(), v.detach())
+        dual = _make_dual(theta.detach().requires_grad_(), v.detach())
         value, tangent = _unpack_dual(function(dual))
         return torch.zeros_like(value).detach() if tangent is None else tangent.detach()
 

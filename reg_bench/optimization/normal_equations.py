@@ -45,7 +45,7 @@ class NormalOptions:
     """
 
     solver: Solver = "auto"
-    iterations: int = 50
+    iterations: int = 100
     tolerance: float = 1e-2
     preconditioner: Preconditioner | None = None
 
@@ -107,7 +107,7 @@ def normal_equations(objective: LeastSquares, theta: Tensor, active: Tensor, opt
 def _penalty_gradient(objective: LeastSquares, theta: Tensor) -> Tensor | None:
     """The gradient of the penalty, `None` where there is none."""
     with torch.enable_grad():
-        leaf = theta.detach().clone().requires_grad_()
+        leaf = theta.detach().requires_grad_()
         penalty = objective.penalty(leaf)
         if penalty is None or not penalty.requires_grad:
             return None
@@ -164,7 +164,7 @@ def _conjugate(product: Map, gradient: Tensor, options: NormalOptions) -> Map:
 
     def solve(eta: Tensor) -> Tensor:
         def damped(v: Tensor) -> Tensor:
-            return product(v) + per_case(eta, v) * v
+            return product(v).addcmul(per_case(eta, v), v)
 
         return conjugate_gradients(damped, -gradient, options.iterations, options.tolerance, inverse)
 
@@ -182,9 +182,9 @@ def conjugate_gradients(
         operator: symmetric positive semi-definite, case by case.
         inverse: the preconditioner.
     """
-    x, r = torch.zeros_like(right), right
+    x, r = torch.zeros_like(right), right.clone()
     z = r if inverse is None else inverse(r)
-    p, rz, goal = z, dot(r, z), tolerance * norm(right)
+    p, rz, goal = z.clone(), dot(r, z), tolerance * norm(right)
     active = norm(right) > 0
     for _ in range(iterations):
         if not bool(active.any()):
@@ -193,10 +193,11 @@ def conjugate_gradients(
         bend = dot(p, q)
         active = active & (bend > 0)
         alpha = torch.where(active, rz / bend, 0)
-        x, r = x + per_case(alpha, p) * p, r - per_case(alpha, q) * q
+        x.addcmul_(per_case(alpha, p), p)
+        r.addcmul_(per_case(alpha, q), q, value=-1)
         active = active & (norm(r) > goal)
         z = r if inverse is None else inverse(r)
         following = dot(r, z)
-        p = z + per_case(torch.where(active, following / rz, 0), p) * p
+        p = torch.addcmul(z, per_case(torch.where(active, following / rz, 0), p), p)
         rz = following
     return x

@@ -24,7 +24,7 @@ class Objective(ABC):
             ValueError: an energy of a wrong shape, or one that does not depend on `theta`.
         """
         with torch.enable_grad():
-            leaf = theta.detach().clone().requires_grad_()
+            leaf = theta.detach().requires_grad_()
             energy = self.energy(leaf)
             check_energy(energy, theta)
             if not energy.requires_grad:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from reg_bench.field.separable import along_axes, axis_matrix
 from reg_bench.optimization.algebra import dot, per_case
 from reg_bench.optimization.normal_equations import Map, Preconditioner
 
@@ -33,42 +36,37 @@ class Smoothing(Preconditioner):
     def bind(self, operator: Map, like: Tensor) -> Map:
         if like.ndim < 3:
             raise ValueError(f"Smoothing: needs parameters on a grid (B, C, *S), got shape {tuple(like.shape)}")
-        bases = [_cosines(n, like) for n in like.shape[2:]]
+        waves = [_cosines(n) for n in like.shape[2:]]
+        bases = [axis_matrix(basis, like.dtype, like.device) for basis in waves]
+        back = [basis.transposed for basis in bases]
         symbols = [_eigenvalues(n, like) ** self.order for n in like.shape[2:]]
         flat = torch.ones_like(like)
         level = _curvature_along(operator, flat)
         total = per_case(level, like)
-        for axis, (basis, symbol) in enumerate(zip(bases, symbols, strict=True)):
+        for axis, (basis, symbol) in enumerate(zip(waves, symbols, strict=True)):
             if len(symbol) == 1:
                 continue
             shape = [-1 if a == axis + 2 else 1 for a in range(like.ndim)]
-            wave = flat * basis[-1].reshape(shape)
+            wave = flat * torch.from_numpy(basis[-1]).to(flat).reshape(shape)
             weight = ((_curvature_along(operator, wave) - level) / symbol[-1]).clamp(min=0)
             total = total + per_case(weight, like) * symbol.reshape(shape)
         top = total.flatten(1).amax(dim=1).clamp(min=torch.finfo(like.dtype).tiny)
         inverse = 1 / torch.maximum(total, per_case(_LEAST * top, like))
-        return lambda v: _along(_along(v, bases) * inverse, [basis.mT for basis in bases])
+        return lambda v: along_axes(along_axes(v, bases).mul_(inverse), back)
 
 
 def _curvature_along(operator: Map, v: Tensor) -> Tensor:
     return dot(v, operator(v)) / dot(v, v)
 
 
-def _cosines(n: int, like: Tensor) -> Tensor:
+def _cosines(n: int) -> NDArray[np.float64]:
     """The orthonormal cosine basis `(n, n)`, slowest first: eigenvectors of the Laplacian with Neumann borders."""
-    index = torch.arange(n, dtype=torch.float64)
-    basis = torch.cos(math.pi / n * index[:, None] * (index + 0.5)) * math.sqrt(2 / n)
+    index = np.arange(n)
+    basis: NDArray[np.float64] = np.cos(math.pi / n * index[:, None] * (index + 0.5)) * math.sqrt(2 / n)
     basis[0] = math.sqrt(1 / n)
-    return basis.to(device=like.device, dtype=like.dtype)
+    return basis
 
 
 def _eigenvalues(n: int, like: Tensor) -> Tensor:
     angle = torch.arange(n, dtype=torch.float64) * (math.pi / (2 * n))
     return (2 * torch.sin(angle)).square().to(device=like.device, dtype=like.dtype)
-
-
-def _along(v: Tensor, matrices: list[Tensor]) -> Tensor:
-    """Multiplies every axis of `v (B, C, *S)` by its matrix."""
-    for axis, matrix in enumerate(matrices):
-        v = torch.tensordot(v, matrix, dims=([axis + 2], [1])).movedim(-1, axis + 2)
-    return v

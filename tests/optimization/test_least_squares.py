@@ -126,7 +126,7 @@ def test_the_choice_follows_the_number_of_parameters(method: Any) -> None:
     for count, formed in ((64, True), (65, False)):
         made = linear(1, 80, count, 1.0)
         objective = Counted(made.matrix, made.data, made.weight)
-        optimizer: Optimizer[Any] = method(iterations=7)
+        optimizer: Optimizer = method(iterations=7)
         optimizer.minimise(objective, zeros(1, count), ONE)
         assert (objective.pushes >= count) == formed
         assert objective.pushes == count if formed else objective.pushes <= 8
@@ -158,9 +158,9 @@ class Field(LeastSquares):
 
     def __init__(self, weight: float, spread: float) -> None:
         generator = torch.Generator().manual_seed(0)
-        strength = torch.randn(1, 2, 24, 20, generator=generator, dtype=torch.float64)
+        strength = torch.randn(1, 2, 14, 12, generator=generator, dtype=torch.float64)
         self.strength = 10 ** (spread * strength)
-        self.goal = torch.randn(1, 2, 24, 20, generator=generator, dtype=torch.float64)
+        self.goal = torch.randn(1, 2, 14, 12, generator=generator, dtype=torch.float64)
         self.weight = weight
 
     def residuals(self, theta: Tensor) -> Tensor:
@@ -177,15 +177,15 @@ class Field(LeastSquares):
 )
 def test_preconditioners_speed_up(objective: Field, preconditioner: Jacobi | Smoothing) -> None:
     """The same solution, and far closer to it after as many iterations."""
-    start = torch.zeros(1, 2, 24, 20, dtype=torch.float64)
+    start = torch.zeros(1, 2, 14, 12, dtype=torch.float64)
     energy = {}
-    for iterations in (8, 1000):
+    for iterations in (8, 250):
         for chosen in (None, preconditioner):
             optimizer = GaussNewton("matrix-free", iterations, 1e-10, chosen)
             _, record = optimizer.minimise(objective, start, ONE)
             energy[iterations, chosen] = float(record.energies[-1])
-    least = energy[1000, preconditioner]
-    assert energy[1000, None] == pytest.approx(least, rel=1e-6)
+    least = energy[250, preconditioner]
+    assert energy[250, None] == pytest.approx(least, rel=1e-3)
     assert energy[8, preconditioner] - least < 0.1 * (energy[8, None] - least)
 
 

@@ -28,7 +28,7 @@ def test_conjugate_gradients_take_n_steps_for_a_quadratic(count: int) -> None:
 
 
 @pytest.mark.parametrize("optimizer", [BFGS(curvature=1e-3), DFP(curvature=1e-3), LBFGS(curvature=1e-3)])
-def test_quasi_newton_with_a_nearly_exact_search_takes_about_n_steps(optimizer: Optimizer[Any]) -> None:
+def test_quasi_newton_with_a_nearly_exact_search_takes_about_n_steps(optimizer: Optimizer) -> None:
     """In exact arithmetic all of Broyden's class are conjugate gradients then: Nocedal & Wright, theorem 6.4."""
     objective = quadratic(2, 6, condition=100)
     theta, _ = optimizer.minimise(objective, torch.zeros(2, 6, dtype=torch.float64), Stopping(9, 0.0, 9))
@@ -87,7 +87,7 @@ def test_the_two_loops_are_the_product_with_the_bfgs_matrix() -> None:
     ("optimizer", "method"),
     [(ConjugateGradient(), "CG"), (BFGS(), "BFGS"), (DFP(), "BFGS"), (LBFGS(), "L-BFGS-B")],
 )
-def test_rosenbrock_as_scipy(optimizer: Optimizer[Any], method: str) -> None:
+def test_rosenbrock_as_scipy(optimizer: Optimizer, method: str) -> None:
     """The same minimum from the same start, at no more than twice SciPy's iterations (DFP: five times BFGS')."""
     start = np.array([-1.2, 1.0, -0.5, 0.8])
     theirs = optimize.minimize(optimize.rosen, start, jac=optimize.rosen_der, method=method, tol=1e-9)

@@ -55,8 +55,8 @@ def ramps() -> tuple[Registration, Array, float]:
     n = 8
     x, y = np.meshgrid(np.arange(n, dtype=float), np.arange(n, dtype=float), indexing="ij")
     moving, fixed = 2.0 * x - 1.0 * y, 2.0 * x - y + np.sin(0.7 * x) * np.cos(0.4 * y)
-    pair = (torch.from_numpy(image)[None, None] for image in (fixed, moving))
-    return Registration(*pair, alpha=0.8), np.sin(0.7 * x) * np.cos(0.4 * y), n
+    objective = Registration(torch.from_numpy(fixed)[None, None], torch.from_numpy(moving)[None, None], alpha=0.8)
+    return objective, np.sin(0.7 * x) * np.cos(0.4 * y), n
 
 
 def by_hand(u: Array, difference: Array, alpha: float) -> Array:
@@ -107,16 +107,16 @@ def blobs() -> Registration:
 @pytest.mark.parametrize(
     ("optimizer", "iterations"),
     [
-        (GradientDescent(), 250),
+        (GradientDescent(), 120),
         (ConjugateGradient(), 25),
         (LBFGS(), 25),
         (Adam(rate=0.1), 80),
-        (GaussNewton(), 6),
-        (GaussNewton(preconditioner=Smoothing()), 6),
-        (LevenbergMarquardt(preconditioner=Smoothing()), 8),
+        (GaussNewton(), 4),
+        (GaussNewton(preconditioner=Smoothing(), tolerance=0.1), 5),
+        (LevenbergMarquardt(preconditioner=Smoothing(), tolerance=0.1), 6),
     ],
 )
-def test_every_method_registers_blobs(optimizer: Optimizer[Any], iterations: int) -> None:
+def test_every_method_registers_blobs(optimizer: Optimizer, iterations: int) -> None:
     objective = blobs()
     start = torch.zeros(2, 2, 20, 18, dtype=torch.float64)
     u, record = optimizer.minimise(objective, start, Stopping(iterations, 0.0, iterations))
