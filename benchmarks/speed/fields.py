@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -24,7 +25,7 @@ import torch
 from reg_bench import field, metrics
 
 Task = tuple[Callable[[], Any], Callable[[], Any]]  # ours, peer
-VOLUME, CUBE = (192, 160, 224), (128, 128, 128)
+VOLUME, CUBE, SMALL_CUBE, PLANE = (192, 160, 224), (128, 128, 128), (64, 64, 64), (256, 256)
 
 
 def smooth(spatial: tuple[int, ...], amplitude: float, nodes: int = 8) -> torch.Tensor:
@@ -93,12 +94,47 @@ def points(count: int) -> Task:
     return lambda: metrics.tre(u, fixed, moving), peer
 
 
-def exponential() -> Task:
-    """MONAI DVF2DDF, 7 steps, 128^3."""
+def with_gradient(call: Callable[[torch.Tensor], torch.Tensor], leaf: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """The gradient of a random weighting of the result; `leaf` is what it is taken of."""
+    leaf = leaf.clone().requires_grad_()
+    weight = torch.randn(call(leaf).shape, generator=torch.Generator().manual_seed(1))
+
+    def run() -> torch.Tensor:
+        return torch.autograd.grad(call(leaf), leaf, weight)[0]
+
+    return run
+
+
+def warp_gradient(spatial: tuple[int, ...]) -> Task:
+    """MONAI Warp, forward and backward to the field."""
+    from monai.networks.blocks import Warp
+
+    image, u, peer = smooth(spatial, 1.0)[:, :1], smooth(spatial, 2.0), Warp(padding_mode="border")
+    return with_gradient(lambda x: field.warp(image, x), u), with_gradient(lambda x: peer(image, x), u)
+
+
+def exponential(spatial: tuple[int, ...]) -> Task:
+    """MONAI DVF2DDF, 7 steps."""
+    from monai.networks.blocks import DVF2DDF
+
+    velocity, peer = smooth(spatial, 2.0), DVF2DDF(num_steps=7, padding_mode="border")
+    return lambda: field.exponential(velocity), lambda: peer(velocity)
+
+
+def exponential_gradient(spatial: tuple[int, ...]) -> Task:
+    """MONAI DVF2DDF, 7 steps, forward and backward."""
+    from monai.networks.blocks import DVF2DDF
+
+    velocity, peer = smooth(spatial, 2.0), DVF2DDF(num_steps=7, padding_mode="border")
+    return with_gradient(field.exponential, velocity), with_gradient(peer, velocity)
+
+
+def exponential_half() -> Task:
+    """MONAI DVF2DDF, 7 steps, at full resolution; ours at half, with the estimate of its error."""
     from monai.networks.blocks import DVF2DDF
 
     velocity, peer = smooth(CUBE, 2.0), DVF2DDF(num_steps=7, padding_mode="border")
-    return lambda: field.exponential(velocity), lambda: peer(velocity)
+    return lambda: field.exponential_coarse(velocity)[0], lambda: peer(velocity)
 
 
 def jacobian() -> Task:
@@ -130,12 +166,25 @@ ROWS: dict[str, tuple[str, Callable[[], Task]]] = {
     "warp-itk": ("   the same beside SimpleITK", warp_simpleitk),
     "labels": ("T6 warp, uint8 labels", warp_labels),
     "labels-scipy": ("   the same beside SciPy, 64^3", warp_labels_scipy),
-    "points-100": ("T7 TRE of 100 points", lambda: points(100)),
-    "points-10000": ("T7 TRE of 10,000 points", lambda: points(10_000)),
-    "exponential": ("T10 exp(v), 7 steps, 128^3", exponential),
+    "points-100": ("T7 TRE of 100 points", partial(points, 100)),
+    "points-10000": ("T7 TRE of 10,000 points", partial(points, 10_000)),
+    "warp-gradient-2d": ("   warp with gradient, 256^2", partial(warp_gradient, PLANE)),
+    "warp-gradient-64": ("   warp with gradient, 64^3", partial(warp_gradient, SMALL_CUBE)),
+    "warp-gradient": ("   warp with gradient, 128^3", partial(warp_gradient, CUBE)),
+    "exponential-2d": ("    exp(v), 7 steps, 256^2", partial(exponential, PLANE)),
+    "exponential-64": ("    exp(v), 7 steps, 64^3", partial(exponential, SMALL_CUBE)),
+    "exponential": ("T10 exp(v), 7 steps, 128^3", partial(exponential, CUBE)),
+    "exponential-half": ("T10 exp(v) at half resolution", exponential_half),
+    "exponential-gradient-2d": ("    exp(v) with gradient, 256^2", partial(exponential_gradient, PLANE)),
+    "exponential-gradient-64": ("    exp(v) with gradient, 64^3", partial(exponential_gradient, SMALL_CUBE)),
+    "exponential-gradient": ("T10 exp(v) with gradient, 128^3", partial(exponential_gradient, CUBE)),
     "jacobian": ("T4 Jacobian determinant", jacobian),
     "jacobian-itk": ("   the same beside SimpleITK", jacobian_simpleitk),
 }
+
+
+# Rows whose results are displacements of a velocity of which the true flow is known.
+FLOWS = {"exponential-2d": PLANE, "exponential-64": SMALL_CUBE, "exponential": CUBE, "exponential-half": CUBE}
 
 
 def memory_mb(key: str) -> float:
@@ -179,6 +228,10 @@ def run_row(name: str, side: str, repeats: int) -> str:
     if side == "values":
         a, b = as_array(ours()).astype(np.float64), as_array(peer()).astype(np.float64)
         difference = np.abs(a - b)
+        if name in FLOWS:
+            velocity = smooth(FLOWS[name], 2.0)
+            errors = [float(field.flow_error(velocity, call())) for call in (ours, peer)]
+            print("{}: largest error in voxels, ours {:.3f}, peer {:.3f}".format(name, *errors), file=sys.stderr)
         return f"{np.median(difference):.1e} {difference.max():.1e} {(difference > 1e-3).mean():.1e}"
     seconds, extra = measure(ours if side == "ours" else peer, repeats)
     return f"{seconds} {extra}"
@@ -189,6 +242,8 @@ def child(name: str, side: str, repeats: int) -> list[str]:
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if result.returncode != 0:
         raise SystemExit(result.stderr)
+    if side == "values" and result.stderr:
+        print(result.stderr, end="", file=sys.stderr)
     return result.stdout.split()
 
 
@@ -207,7 +262,7 @@ def main() -> None:
         ours, peer = ([float(v) for v in child(name, side, arguments.repeats)] for side in ("ours", "peer"))
         values = ", ".join(child(name, "values", 1))
         numbers = " ".join(f"{s * 1000:8.2f} ms {m:4.0f} MB" for s, m in (ours, peer))
-        about = ROWS[name][1].__doc__ or points.__doc__
+        about = getattr(ROWS[name][1], "func", ROWS[name][1]).__doc__
         print(f"{ROWS[name][0]:32} {numbers} {peer[0] / ours[0]:5.1f}x  {values}  [{about}]")
 
 

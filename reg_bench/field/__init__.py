@@ -12,11 +12,13 @@ Jacobian).
 """
 
 from reg_bench.field.checks import MODES, PADDINGS, identity_grid
-from reg_bench.field.composition import compose, exponential
+from reg_bench.field.composition import compose
 from reg_bench.field.inverse import invert
 from reg_bench.field.jacobian import jacobian_determinant, jacobian_slabs
+from reg_bench.field.linear_sampling import linear
 from reg_bench.field.points import sample
 from reg_bench.field.resizing import resize, resize_image
+from reg_bench.field.scaling_squaring import exponential, exponential_coarse, flow_error
 from reg_bench.field.smoothing import gaussian
 from reg_bench.field.splatting import forward_warp, splat
 from reg_bench.field.warping import warp
@@ -26,12 +28,15 @@ __all__ = [
     "PADDINGS",
     "compose",
     "exponential",
+    "exponential_coarse",
+    "flow_error",
     "forward_warp",
     "gaussian",
     "identity_grid",
     "invert",
     "jacobian_determinant",
     "jacobian_slabs",
+    "linear",
     "resize",
     "resize_image",
     "sample",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from reg_bench.field.checks import check_field, check_image, check_options
 from reg_bench.field.points import taps_of
+from reg_bench.field.separable import AxisMatrix, along_axes, axis_matrix
 
 
 def _check_size(name: str, size: Sequence[int], dims: int) -> tuple[int, ...]:
@@ -55,6 +58,8 @@ def resize_image(image: Tensor, size: Sequence[int], mode: str = "linear") -> Te
     size = _check_size("resize_image", size, image.ndim - 2)
     if mode != "nearest":
         image = image if image.is_floating_point() else image.float()
+    if mode == "linear" and _is_blown_up(image, size):
+        return _blow_up(image, size)
     if mode == "linear":
         kind = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(size)]
         return F.interpolate(image, size=size, mode=kind, align_corners=True)
@@ -65,6 +70,33 @@ def resize_image(image: Tensor, size: Sequence[int], mode: str = "linear") -> Te
             where = torch.arange(new, device=image.device, dtype=torch.float64) * ratio
             image = _resize_axis(image, axis + 2, where, mode)
     return image
+
+
+def _is_blown_up(image: Tensor, size: Sequence[int]) -> bool:
+    """Whether a volume grows on a CPU, where a product with a matrix per axis is about twice as fast."""
+    growing = all(new >= old > 1 for old, new in zip(image.shape[2:], size, strict=True))
+    fits = len(size) == 3 and image.device.type == "cpu" and image.dtype in (torch.float32, torch.float64)
+    # A product would carry NaN and infinity all along the axes.
+    return growing and fits and bool(image.detach().sum().isfinite())
+
+
+def _blow_up(image: Tensor, size: Sequence[int]) -> Tensor:
+    matrices = [
+        None if old == new else _linear_matrix(old, new, image.dtype)
+        for old, new in zip(image.shape[2:], size, strict=True)
+    ]
+    return along_axes(image, matrices)
+
+
+@lru_cache(maxsize=64)
+def _linear_matrix(old: int, new: int, dtype: torch.dtype) -> AxisMatrix:
+    """Linear interpolation of an axis of `old` voxels at `new` places from its first to its last."""
+    where = np.arange(new) * ((old - 1) / (new - 1))
+    lower = np.minimum(where.astype(int), old - 2)
+    matrix = np.zeros((new, old))
+    matrix[np.arange(new), lower] = 1 - (where - lower)
+    matrix[np.arange(new), lower + 1] = where - lower
+    return axis_matrix(matrix, dtype, torch.device("cpu"))
 
 
 def _resize_axis(image: Tensor, dim: int, where: Tensor, mode: str) -> Tensor:
