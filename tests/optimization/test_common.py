@@ -190,3 +190,12 @@ def test_parameters_and_energies_are_checked() -> None:
 def test_options_are_checked(build: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         build()
+
+
+@pytest.mark.parametrize("optimizer", GENERAL + SQUARES, ids=name)
+def test_gradients_are_switched_on_where_they_are_needed(optimizer: Optimizer) -> None:
+    with torch.no_grad():
+        start = torch.tensor([[-1.2, 1.0]], dtype=torch.float64)
+        _, record = optimizer.minimise(Rosenbrock(), start, Stopping(5))
+    assert float(record.energies[-1]) < float(record.energies[0])
+    assert not any(energy.requires_grad for energy in record.energies)
