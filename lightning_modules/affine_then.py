@@ -28,6 +28,10 @@ class AffineThen(RegistrationModule):
         """Why one of the two cannot take `pair`, or `None`."""
         return self.first.accepts(pair) or self.then.accepts(pair)
 
+    def software(self) -> dict[str, str]:
+        """Versions of what does the work of either."""
+        return {**self.first.software(), **self.then.software()}
+
     def register(self, pair: RegistrationPair) -> DisplacementField:
         """Both methods in turn; what belongs to the moving image alone is warped or dropped in between.
 

@@ -19,6 +19,8 @@ from typing import IO, Generic, TypeVar
 
 import torch
 
+from reg_bench import processes
+
 T = TypeVar("T")
 
 
@@ -39,15 +41,22 @@ class Measured(Generic[T]):
 def measure(call: Callable[[], T], device: torch.device) -> Measured[T]:
     """Runs `call` once between two synchronisations of `device`.
 
-    CPU seconds are those of all threads of this process and of child processes that ended meanwhile.
+    CPU seconds are those of all threads of this process, of child processes that ended meanwhile and, on Linux, of
+    the descendants that are alive, such as the interpreter of a peer. On a CPU the peak memory of those that live to
+    the end is added to this process' own; where the two do not coincide in time the sum is above the true peak.
     """
-    base = _reset_peak(device)
+    base, below = _reset_peak(device), processes.reset_peaks()
     _synchronise(device)
-    cpu, wall = _cpu_seconds(), time.perf_counter()
+    # The look at other processes takes milliseconds: outside both clocks of this one.
+    cpu_below, cpu, wall = processes.cpu_seconds(), _cpu_seconds(), time.perf_counter()
     value = call()
     _synchronise(device)
-    wall, cpu = time.perf_counter() - wall, _cpu_seconds() - cpu
-    return Measured(value, wall, cpu, _peak_above(base, device))
+    wall, cpu, cpu_below = time.perf_counter() - wall, _cpu_seconds() - cpu, processes.cpu_seconds() - cpu_below
+    peak = _peak_above(base, device)
+    if peak is not None and device.type != "cuda":
+        peak += processes.peaks_above(below) / 1e6
+    # A grandchild that ended without being waited for takes its seconds with it.
+    return Measured(value, wall, max(cpu + cpu_below, 0.0), peak)
 
 
 def _cpu_seconds() -> float:
@@ -69,8 +78,7 @@ def _reset_peak(device: torch.device) -> float:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status_bytes("VmRSS")
+        return processes.reset_peak(os.getpid())
     except OSError:
         return _ru_maxrss()
 
@@ -79,17 +87,10 @@ def _peak_above(base: float, device: torch.device) -> float | None:
     if device.type == "cuda":
         return (torch.cuda.max_memory_allocated(device) - base) / 1e6
     try:
-        peak = _status_bytes("VmHWM")
+        peak = processes.peak_bytes(os.getpid())
     except OSError:
         peak = _ru_maxrss()
     return max(0.0, peak - base) / 1e6
-
-
-def _status_bytes(name: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return float(line.split()[1]) * 1024
-    raise OSError(f"no {name} in /proc/self/status")
 
 
 def _ru_maxrss() -> float:

@@ -60,6 +60,10 @@ class RegistrationModule(LightningModule, ABC):
                 return f"{type(self).__name__} needs {need}, which the case does not have"
         return None
 
+    def software(self) -> dict[str, str]:
+        """Versions, by name, of what does the work beside the packages that every run lists; for the manifest."""
+        return {}
+
     def forward(self, pair: RegistrationPair) -> DisplacementField:
         """`register` in the gradient mode that the method needs."""
         if not self.optimises:

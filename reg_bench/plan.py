@@ -25,6 +25,9 @@ Mode = Literal["only-missing", "retry-failed", "overwrite"]
 # Arguments of a dataset that say where it lies and how it is held, not what it holds.
 _NOT_CONTENT = ("root", "batch_size", "num_workers", "cache", "cache_dir")
 
+# The argument of a method that says which Python runs it, not what it does.
+_NOT_SETTINGS = ("interpreter",)
+
 ALL_CASES = "*"
 
 
@@ -119,7 +122,7 @@ def plan_methods(suite: Suite, seed: int) -> tuple[PlannedMethod, ...]:
 def _plan_method(spec: Spec, seed: int) -> PlannedMethod:
     cls = discovery.load_class(spec.class_path, "methods", spec.source)
     init_args = discovery.resolved_init_args("methods", spec)
-    config_hash = digest(spec.class_path, init_args)
+    config_hash = digest(spec.class_path, _settings(init_args))
     version, licence = str(getattr(cls, "version", "1")), str(getattr(cls, "licence", ""))
     seed_everything(seed)
     try:
@@ -127,6 +130,13 @@ def _plan_method(spec: Spec, seed: int) -> PlannedMethod:
     except MissingExtraError as error:
         module, missing = None, str(error)
     return PlannedMethod(spec, version, licence, config_hash, init_args, module, missing)
+
+
+def _settings(value: Any) -> Any:
+    """`value` without what depends on the machine alone, nested methods included."""
+    if isinstance(value, Mapping):
+        return {k: _settings(v) for k, v in value.items() if k not in _NOT_SETTINGS}
+    return [_settings(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def plan_tasks(suite: Suite, root: str | Path | None, limit: int | None) -> tuple[PlannedTask, ...]:

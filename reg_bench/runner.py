@@ -121,14 +121,18 @@ class CaseRunner(LightningModule):
         except (SkippedError, MissingExtraError) as reason:
             return CaseResult(key, "skipped", str(reason))
         except TimeLimitExceeded:
-            self._loaded = None
+            self._forget(job)
             limit = self.plan.suite.protocol.time_limit_s
             return CaseResult(key, "failed", f"time limit: register took longer than {limit:g} s")
         except (Exception, SystemExit) as error:
             traceback.print_exc()
-            # It may have been left half written.
-            self._loaded = None
+            self._forget(job)
             return CaseResult(key, "failed", f"{type(error).__name__}: {error}"[:500])
+
+    def _forget(self, job: Job) -> None:
+        """After a failure: the case may have been left half written, and what was warm may be gone (a process)."""
+        self._loaded = None
+        self._warm.discard((job.task, job.method))
 
     def _run(self, job: Job, key: CaseKey) -> CaseResult:
         task, planned = self.plan.tasks[job.task], self.plan.methods[job.method]

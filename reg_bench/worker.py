@@ -152,6 +152,7 @@ def describe(plan: Any, device: str, devices: int) -> dict[str, Any]:
             "init_args": m.init_args,
             "config_hash": m.config_hash,
             "checkpoint": None,
+            "software": {} if m.module is None else m.module.software(),
         }
         for m in plan.methods
     ]
