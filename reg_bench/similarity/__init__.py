@@ -6,12 +6,19 @@ Each is a small class (`SSD()`, `LNCC(window=9)`, ...). `similarity(fixed, warpe
 """
 
 from reg_bench.similarity.base import Analytic, BoundSimilarity, Differentiable, Similarity
+from reg_bench.similarity.lncc import LNCC
+from reg_bench.similarity.ncc import NCC
+from reg_bench.similarity.soft_dice import SoftDice, one_hot
 from reg_bench.similarity.ssd import SSD
 
 __all__ = [
+    "LNCC",
+    "NCC",
     "SSD",
     "Analytic",
     "BoundSimilarity",
     "Differentiable",
     "Similarity",
+    "SoftDice",
+    "one_hot",
 ]

@@ -129,7 +129,7 @@ class _WithGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
-        scaled = [None if g is None else g * upstream.to(g.dtype).reshape(-1, *(1,) * (g.ndim - 1)) for g in gradients]
+        scaled = [None if g is None else g * expanded(upstream.to(g.dtype), g) for g in gradients]
         return (*scaled, None, None)
 
 
@@ -167,15 +167,14 @@ def mean_weights(name: str, mask: Tensor | None, fixed: Tensor, dtype: torch.dty
     if not bool((weights.isfinite() & (weights >= 0)).all()):
         raise ValueError(f"{name}: mask must hold finite weights of at least 0, got {weights.min()} to {weights.max()}")
     # The largest weight first, so that the sum of large weights stays finite.
-    weights = weights / per_case(weights.flatten(1).amax(dim=1).clamp(min=torch.finfo(dtype).tiny), weights)
-    return weights / per_case(weights.flatten(1).sum(dim=1).clamp(min=torch.finfo(dtype).tiny), weights)
+    for extent in (torch.amax, torch.sum):
+        weights = weights / expanded(extent(weights.flatten(1), 1).clamp(min=torch.finfo(dtype).tiny), weights)
+    return weights
 
 
-def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
-    """The mean of `values (B, C, *S)` over channels and, with weights from `mean_weights`, over the grid: `(B,)`."""
-    if weights is None:
-        return values.flatten(1).mean(dim=1)
-    return (values * weights).flatten(1).sum(dim=1) / values.shape[1]
+def weighted(values: Tensor, weights: Tensor | None) -> Tensor:
+    """`values (B, C, *S)` times the weight of each voxel from `mean_weights`, so that sums over the grid are means."""
+    return values / values[0, 0].numel() if weights is None else values * weights
 
 
 def share(weights: Tensor | None, fixed: Tensor, dtype: torch.dtype) -> Tensor:
@@ -185,6 +184,11 @@ def share(weights: Tensor | None, fixed: Tensor, dtype: torch.dtype) -> Tensor:
     return weights.flatten(1).any(dim=1).to(dtype)
 
 
-def per_case(values: Tensor, like: Tensor) -> Tensor:
-    """`values (B,)` with axes of length 1 appended, to multiply `like (B, ...)`."""
-    return values.reshape(-1, *(1,) * (like.ndim - 1))
+def expanded(values: Tensor, like: Tensor) -> Tensor:
+    """`values (B,)` or `(B, C)` with axes of length 1 appended, to multiply `like (B, C, *S)`."""
+    return values.reshape(*values.shape, *(1,) * (like.ndim - values.ndim))
+
+
+def rounding_variance(mean: Tensor) -> Tensor:
+    """What rounding alone may leave as the variance of a constant image of this mean."""
+    return (4 * torch.finfo(mean.dtype).eps * mean).square().clamp(min=1e-20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from reg_bench.field.checks import at_least_float32
-from reg_bench.similarity.base import Analytic, Evaluate, Similarity, check_fixed, mean_weights
+from reg_bench.similarity.base import Analytic, Evaluate, Similarity, check_fixed, mean_weights, weighted
 
 
 class SSD(Similarity):
@@ -14,18 +14,16 @@ class SSD(Similarity):
     def bind(self, fixed: Tensor, mask: Tensor | None = None, spacing_mm: Tensor | None = None) -> Analytic:
         check_fixed("SSD", fixed)
         weights = mean_weights("SSD", mask, fixed, at_least_float32(fixed))
-        return Analytic("SSD", fixed, _evaluate(fixed, weights), lambda warped: _evaluate(warped, weights))
+        return Analytic("SSD", fixed, _evaluate(fixed, weights), lambda w: _evaluate(w, weights))
 
 
 def _evaluate(fixed: Tensor, weights: Tensor | None) -> Evaluate:
-    fixed = fixed.detach()
-    dtype = at_least_float32(fixed)
-    per_voxel = 1 / fixed[0].numel() if weights is None else 1 / fixed.shape[1]
+    fixed = fixed.detach().to(at_least_float32(fixed))
 
     def evaluate(warped: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        difference = warped.to(dtype) - fixed
-        weighted = difference * per_voxel if weights is None else difference * weights * per_voxel
-        energy = (weighted * difference).flatten(1).sum(dim=1)
-        return energy, weighted.mul_(2).to(warped.dtype) if with_gradient else None
+        difference = warped.to(fixed.dtype) - fixed
+        shares = weighted(difference, weights).div_(fixed.shape[1])
+        energy = (shares * difference).flatten(1).sum(dim=1)
+        return energy, shares.mul_(2).to(warped.dtype) if with_gradient else None
 
     return evaluate
