@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from reg_bench.datamodule import Record, RegistrationDataModule
 from reg_bench.errors import ConfigError, DataError
+from reg_bench.file_state import kept_while_unchanged
 from reg_bench.grid import Grid, grids_equal
 from reg_bench.image_io import read_grid, read_image
 from reg_bench.image_series import read_4d, read_4d_header
@@ -303,6 +303,7 @@ def _patient(survey: Survey, folder: Path) -> _Patient | None:
 def _check_series(survey: Survey, patient: _Patient) -> None:
     """That the 4-D image holds the frames that `Info.cfg` speaks of."""
     path = patient.series
+    survey.holds(path, "series")
     try:
         grid, count, _ = read_4d_header(path)
     except DataError as error:
@@ -389,19 +390,19 @@ def _spread(names: list[str], share: float) -> list[str]:
 # Every slice of a patient needs the same files: the last two of each kind are kept.
 
 
-@functools.lru_cache(maxsize=2)
+@kept_while_unchanged(2)
 def _read_frame(path: str) -> tuple[NDArray[Any], Grid]:
     image = read_image(path)
     grid = _stack(image.grid)
     return image.array.reshape(grid.shape), grid
 
 
-@functools.lru_cache(maxsize=2)
+@kept_while_unchanged(2)
 def _read_labels(path: str) -> NDArray[Any]:
     labels = read_image(path, kind="labels")
     return labels.array.reshape(_stack(labels.grid).shape)
 
 
-@functools.lru_cache(maxsize=1)
+@kept_while_unchanged(1)
 def _read_series(path: str) -> tuple[NDArray[np.float32], Grid, float | None]:
     return read_4d(path)

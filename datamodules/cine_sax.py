@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
 
-from reg_bench.datamodule import Record, RegistrationDataModule, Split
+from reg_bench.datamodule import Record, RegistrationDataModule
 from reg_bench.errors import ConfigError, DataError
+from reg_bench.file_state import kept_while_unchanged
+from reg_bench.image_series import read_4d, read_4d_header
 from reg_bench.preprocessing import geometry, plane, preprocess, scale_intensity
+from reg_bench.survey import Survey
 from reg_bench.types import ImageSequence, RegistrationPair
 
 _FILES = ("cine_sax.nii.gz", "lv_labels.nii.gz")
@@ -72,26 +72,39 @@ class CineSax(RegistrationDataModule):
             if wrong:
                 raise ConfigError(f"{self.name}: {label} must lie in {lowest}..{end - 1}, got {wrong[0]}")
 
-    def records(self, split: Split) -> Sequence[Record]:
-        if split != "test":
-            return []
-        folder = self.root_folder()
-        missing = [folder / f for f in _FILES if not (folder / f).is_file()]
-        if missing:
-            raise DataError(f"{self.name}: {missing[0]} is missing")
-        return [
+    def look_through(self) -> Survey:
+        survey = Survey(self.root_folder())
+        assert survey.root is not None
+        images, labels = (survey.root / name for name in _FILES)
+        for path in (images, labels):
+            self._check(survey, path)
+        survey.count("slices", len(self.slices))
+        survey.records["test"] = [
             {
                 "case_id": f"slice{s:02d}/{p:03d}",
                 "subjects": ["pig"],
                 "sequence": f"slice{s:02d}",
-                "images": str(folder / _FILES[0]),
-                "labels": str(folder / _FILES[1]),
+                "images": str(images),
+                "labels": str(labels),
                 "slice": s,
                 "phase": p,
             }
             for s in self.slices
             for p in self.phases
+            if not survey.faults
         ]
+        return survey
+
+    @staticmethod
+    def _check(survey: Survey, path: Path) -> None:
+        """That a file is there and holds what it should, by its header."""
+        try:
+            grid, phases, _ = read_4d_header(path)
+        except DataError as error:
+            survey.fault(path, str(error).removeprefix(f"{path}: "))
+            return
+        if (grid.shape[2], phases) != (_SLICES, _PHASES):
+            survey.fault(path, f"shape {(*grid.shape, phases)}, expected (x, y, {_SLICES}, {_PHASES})")
 
     def load(self, record: Record) -> RegistrationPair:
         return self.sequence(record).pair(int(record["phase"]))
@@ -100,13 +113,13 @@ class CineSax(RegistrationDataModule):
         """All phases of the slice of `record`, labels in every frame."""
         s = int(record["slice"])
         (frames, spacing), (labels, _) = _read(str(record["images"])), _read(str(record["labels"]))
-        if frames.shape != labels.shape or frames.shape[2:] != (_SLICES, _PHASES):
-            raise DataError(
-                f"{record['labels']}: shape {labels.shape} of the labels, {frames.shape} of the images; expected "
-                f"(x, y, {_SLICES}, {_PHASES}) for both"
-            )
+        if frames.shape != labels.shape:
+            raise DataError(f"{record['labels']}: shape {labels.shape}, expected that of its images, {frames.shape}")
+        maps = np.moveaxis(labels[:, :, s], -1, 0)
+        if not np.array_equal(maps, maps.astype(np.uint8)):
+            raise DataError(f"{record['labels']}: labels must be whole numbers from 0; was the map interpolated?")
         # (x, y, t) is scaled as one image, so that all frames share one scale.
-        scaled = preprocess({"image": frames[:, :, s].astype(np.float32)}, [scale_intensity("image")])["image"]
+        scaled = preprocess({"image": frames[:, :, s]}, [scale_intensity("image")])["image"]
         spacing_mm, affine = geometry(plane(frames.shape, spacing))
         return ImageSequence(
             case_ids=(f"slice{s:02d}",),
@@ -114,17 +127,14 @@ class CineSax(RegistrationDataModule):
             seconds_per_frame=_SECONDS_PER_FRAME,
             spacing_mm=spacing_mm,
             affine=affine,
-            labels=torch.from_numpy(np.moveaxis(labels[:, :, s], -1, 0).copy())[None, :, None],
+            labels=torch.from_numpy(maps.astype(np.uint8))[None, :, None],
             labelled_frames=tuple(range(_PHASES)),
             label_names={1: "cavity", 2: "wall"},
         )
 
 
-@functools.lru_cache(maxsize=2)
-def _read(path: str) -> tuple[NDArray[Any], tuple[float, float]]:
-    """Array `(x, y, slice, phase)` and in-plane spacing in mm; kept, because every case needs the whole file."""
-    image = sitk.ReadImage(path)
-    if image.GetDimension() != 4:
-        raise DataError(f"{Path(path)}: expected 4 axes (x, y, slice, phase), got {image.GetDimension()}")
-    spacing = image.GetSpacing()
-    return sitk.GetArrayFromImage(image).T, (spacing[0], spacing[1])
+@kept_while_unchanged(2)
+def _read(path: str) -> tuple[NDArray[np.float32], tuple[float, ...]]:
+    """Array `(x, y, slice, phase)` and spacing in mm; kept, because every case needs the whole file."""
+    array, grid, _ = read_4d(path)
+    return array, grid.spacing_mm

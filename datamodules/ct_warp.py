@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
 from reg_bench.errors import ConfigError, DataError
+from reg_bench.file_state import kept_while_unchanged
 from reg_bench.grid import grids_equal
 from reg_bench.io import read_image
 from reg_bench.known_warp import Appearance, Subject, known_warp
@@ -142,7 +142,7 @@ def _towards(place: NDArray[np.float64], components: NDArray[np.float64]) -> NDA
     return place[axis] if components[axis] > 0 else 1 - place[axis]
 
 
-@functools.lru_cache(maxsize=1)
+@kept_while_unchanged(1)
 def _subject(image_path: str, labels_path: str, low_hu: float, high_hu: float) -> Subject:
     """The CT with labels and mask; kept, because every case starts from it."""
     image, labels = read_image(image_path), read_image(labels_path, kind="labels")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from scipy import ndimage
 
 from reg_bench.datamodule import RegistrationDataModule
 from reg_bench.errors import ConfigError, DataError
+from reg_bench.file_state import kept_while_unchanged
 from reg_bench.preprocessing import preprocess
 from reg_bench.splits import SPLITS
 from reg_bench.survey import Record, Survey
@@ -147,7 +147,8 @@ class EchoNet(RegistrationDataModule):
         assert survey.root is not None
         present = _present(survey.root / _VIDEOS, survey)
         videos = list(_videos(survey.root / _LIST, survey))
-        traces = _traces(survey.root / _TRACINGS, survey)
+        needed = self.protocol != "random" or (survey.root / _TRACINGS).exists()
+        traces = _traces(survey.root / _TRACINGS, survey) if needed else {}
         short = 0
         for video in videos:
             survey.count("videos")
@@ -394,7 +395,7 @@ def _note_strays(
         survey.note(_LIST, f"{len(unknown)} names of `exclude` are not listed, first {unknown[0]}")
 
 
-@functools.lru_cache(maxsize=2)
+@kept_while_unchanged(2)
 def _read(path: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """All frames `(T, x, y)` and the field of view `(x, y)`; kept, because every pair of a clip needs them."""
     video = np.ascontiguousarray(read_video(path).swapaxes(1, 2))

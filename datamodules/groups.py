@@ -167,6 +167,7 @@ def _look_through(survey: Survey, root: Path) -> dict[str, _Subject]:
         return subjects
     for name, path in _files(survey, root / "images", _BESIDE).items():
         subjects[name] = _Subject({"images": path})
+        survey.holds(path, "image")
         try:
             subjects[name].grid = read_grid(path)
         except DataError as error:
@@ -191,6 +192,8 @@ def _add(survey: Survey, kind: str, found: Mapping[str, Path], subjects: Mapping
             continue
         subject = subjects[name]
         subject.files[kind] = path
+        if kind == "labels":
+            survey.holds(path, "labels")
         try:
             if kind == "points" and subject.grid is not None:
                 subject.points = len(read_points(path, subject.grid))

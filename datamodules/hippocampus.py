@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -72,11 +73,17 @@ class Hippocampus(RegistrationDataModule):
     def look_through(self) -> Survey:
         folder = self.root_folder()
         survey = Survey(folder)
-        for split in SPLITS:
-            files = sorted(row["file"] for row in read_split(folder / "split.csv", "file", split))
-            for path in (folder / kind / name for name in files for kind in ("images", "labels")):
-                if not path.is_file():
-                    survey.fault(path, "is missing; split.csv names it")
+        table = folder / "split.csv"
+        try:
+            listed = {split: sorted(row["file"] for row in read_split(table, "file", split)) for split in SPLITS}
+        except DataError as error:
+            survey.fault(table, str(error).removeprefix(f"{table}: ").removeprefix(f"{table}, "))
+            return survey
+        for split, files in listed.items():
+            for kind, name in itertools.product(("images", "labels"), files):
+                if not (folder / kind / name).is_file():
+                    survey.fault(folder / kind / name, "is missing; split.csv names it")
+                survey.holds(folder / kind / name, "image" if kind == "images" else "labels")
             survey.count("subjects", len(files))
             pairs = self._indices(split, len(files))
             survey.records[split] = [self._record(folder, files[i], files[j]) for i, j in pairs]

@@ -134,8 +134,11 @@ class Learn2Reg(RegistrationDataModule):
             return survey
         for scan in (*task.scans.values(), *task.test_scans.values()):
             survey.count("test images" if scan.test else "training images")
-            for kind in scan.files:
+            survey.holds(scan.image, "image")
+            for kind, path in scan.files.items():
                 survey.count(f"{kind} files")
+                if kind == "label" or kind == "mask":
+                    survey.holds(path, "labels")
         check_headers(task, survey)
         pairs = split_pairs(
             task,
@@ -222,6 +225,9 @@ class Learn2Reg(RegistrationDataModule):
 
     def load(self, record: Record) -> RegistrationPair:
         images = {role: read_image(record[role]) for role in ("fixed", "moving")}
+        for image in images.values():
+            if image.grid.dimension != 3:
+                raise DataError(f"{image.path}: a {image.grid.dimension}-D image {image.grid.shape}, expected 3-D")
         arrays: dict[str, NDArray[Any]] = self._scaled(record, images)
         for role, image in images.items():
             if f"{role}_labels" in record:

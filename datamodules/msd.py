@@ -142,6 +142,7 @@ class Msd(RegistrationDataModule):
             survey.fault(_INDEX, f"numTraining is {index['numTraining']}, but training lists {len(entries)} images")
         found: dict[str, tuple[Path, Path]] = {}
         axes: dict[str, list[str]] = {}
+        channels: dict[Path, int] = {}
         for number, entry in enumerate(entries):
             if not isinstance(entry, Mapping) or not all(isinstance(entry.get(k), str) for k in ("image", "label")):
                 survey.fault(_INDEX, f"training[{number}] is {entry!r}, expected {{'image': ..., 'label': ...}}")
@@ -152,10 +153,12 @@ class Msd(RegistrationDataModule):
                 survey.fault(_INDEX, f"training[{number}]: {entry['image']} is listed twice")
                 continue
             found[name] = (image, label)
-            grid = self._check(survey, image, label)
+            survey.holds(label, "labels")
+            grid = self._check(survey, image, label, channels)
             if grid is not None:
                 axes.setdefault(_axes(grid), []).append(name)
         survey.count("people", len(found))
+        _check_channels(survey, channels)
         if len(axes) > 1:
             kinds = "; ".join(f"{code}: {len(names)}, e.g. {names[0]}" for code, names in sorted(axes.items()))
             survey.note(
@@ -164,21 +167,23 @@ class Msd(RegistrationDataModule):
         _strays(survey, found, index.get("test", []))
         return found
 
-    def _check(self, survey: Survey, image: Path, label: Path) -> Grid | None:
-        """The grid of an image, where it and its labels are sound by their headers."""
+    def _check(self, survey: Survey, image: Path, label: Path, channels: dict[Path, int]) -> Grid | None:
+        """The grid of an image, where it and its labels are sound by their headers; tells `channels` theirs."""
         grids: dict[str, Grid] = {}
         for role, path in (("image", image), ("label", label)):
             try:
-                grids[role], channels = _read_header(path)
+                grids[role], number = _read_header(path)
             except DataError as error:
                 survey.fault(path, str(error).removeprefix(f"{path}: "))
                 continue
-            if role == "label" and channels > 1:
-                survey.fault(path, f"{channels} channels, expected labels of one")
+            if role == "label" and number > 1:
+                survey.fault(path, f"{number} channels, expected labels of one")
             if role == "image":
-                survey.count(f"images of {channels} channel{'s' if channels > 1 else ''}")
-                if self.channel >= channels:
-                    survey.fault(path, f"no channel {self.channel}: it has {channels}, counted from 0")
+                channels[path] = number
+                survey.count(f"images of {number} channel{'s' if number > 1 else ''}")
+                survey.holds(path, "image" if number == 1 else "series")
+                if self.channel >= number:
+                    survey.fault(path, f"no channel {self.channel}: it has {number}, counted from 0")
         if len(grids) < 2:
             return None
         if grids["image"].shape != grids["label"].shape:
@@ -332,6 +337,15 @@ def _strays(survey: Survey, found: Mapping[str, tuple[Path, Path]], test: Sequen
         if extra:
             names = ", ".join(f.name for f in extra[:5])
             survey.note(folder, f"{len(extra)} images that {_INDEX} does not list are not used: {names}")
+
+
+def _check_channels(survey: Survey, channels: Mapping[Path, int]) -> None:
+    """That all images have as many channels as most of them."""
+    counts = list(channels.values())
+    usual = max(set(counts), key=counts.count, default=1)
+    for path, number in channels.items():
+        if number != usual:
+            survey.fault(path, f"{number} channel{'s' if number > 1 else ''}, expected {usual} as the others")
 
 
 def _axes(grid: Grid) -> str:

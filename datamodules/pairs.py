@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from reg_bench.datamodule import Record, RegistrationDataModule, Split
+from reg_bench.datamodule import Record, RegistrationDataModule
 from reg_bench.errors import DataError
 from reg_bench.io import pair_from_files
-from reg_bench.pair_table import PairRow, read_pair_table
+from reg_bench.pair_table import read_pair_table
 from reg_bench.preprocessing import plain, scale_intensity
+from reg_bench.survey import Survey
 from reg_bench.types import RegistrationPair
 
 
@@ -43,6 +42,11 @@ class Pairs(RegistrationDataModule):
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     licence: ClassVar[str] = ""
     folder: ClassVar[str] = ""
+    source: ClassVar[str] = "your own files"
+    layout: ClassVar[str] = "a CSV, given as --data csv=FILE, and the files that it names: see the columns below"
+    splits: ClassVar[str] = (
+        "the column split of the CSV, test where it is empty; the part of case_id before the first slash is the subject"
+    )
 
     def __init__(
         self,
@@ -59,22 +63,24 @@ class Pairs(RegistrationDataModule):
         self.csv = os.path.abspath(csv if root is None else Path(root) / csv)
         self.root, self.native, self.percentile = root, native, percentile
 
-    @functools.cached_property
-    def _rows(self) -> list[PairRow]:
-        """The checked table; read once, for checking opens every file."""
-        return read_pair_table(self.csv)
-
-    def records(self, split: Split) -> Sequence[Record]:
-        where = Path(self.csv).name
-        return [
-            {
-                "case_id": row.case_id,
-                "where": f"{where}, line {row.line}",
-                **{column: str(path) for column, path in row.files.items()},
-            }
-            for row in self._rows
-            if row.split == split
-        ]
+    def look_through(self) -> Survey:
+        path, survey = Path(self.csv), Survey()
+        if not path.is_file():
+            raise DataError(
+                "\n  ".join([f"{self.name}: {path}: no such table of pairs; name one by csv", *self.about()])
+            )
+        try:
+            rows, faults = read_pair_table(path)
+        except DataError as error:
+            survey.fault("", str(error))
+            return survey
+        for line, text in faults:
+            survey.fault(f"{path}, line {line}", text)
+        for row in rows:
+            survey.count("pairs")
+            where = {"case_id": row.case_id, "where": f"{path.name}, line {row.line}"}
+            survey.records[row.split].append({**where, **{column: str(file) for column, file in row.files.items()}})
+        return survey
 
     def load(self, record: Record) -> RegistrationPair:
         files = {key: value for key, value in record.items() if key not in ("case_id", "where")}

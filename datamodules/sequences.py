@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reg_bench.caching import file_state
 from reg_bench.datamodule import Record, RegistrationDataModule
 from reg_bench.errors import ConfigError, DataError
+from reg_bench.file_state import file_state
 from reg_bench.preprocessing import geometry, preprocess, scale_intensity
 from reg_bench.sequence_io import Series, open_series, read_frames, read_maps
 from reg_bench.sequence_points import read_tracks
@@ -101,7 +101,8 @@ class Sequences(RegistrationDataModule):
     def look_through(self) -> Survey:
         path, survey = Path(self.csv), Survey()
         if not path.is_file():
-            raise DataError(f"{self.name}: {path}: no such table of sequences; name one by csv")
+            missing = f"{self.name}: {path}: no such table of sequences; name one by csv"
+            raise DataError("\n  ".join([missing, *self.about()]))
         try:
             table = read_sequence_table(path)
         except DataError as error:

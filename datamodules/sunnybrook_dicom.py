@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,8 @@ _TABLE = "scd_patientdata.csv"
 # What macOS puts into archives: a second tree of the same names.
 _RESOURCES = "__MACOSX"
 _CAVITY, _WALL = 1, 2
+# Times the usual step between the points of a contour by which its ends may lie apart without a note.
+_OPEN = 5
 # Frames of a heart beat: the same in all patients.
 _FRAMES = 20
 # The three sets of the 2009 challenge, by group and number.
@@ -148,7 +150,11 @@ class SunnybrookDicom(RegistrationDataModule):
         for patient in sorted(series.keys() - drawn.keys()):
             survey.note(next(iter(series[patient])).parent, f"{patient}: images without contours are not used")
         if not drawn:
-            survey.fault("", "no folder <patient>/contours-manual/IRCCI-expert below it")
+            pairs = next(root.glob("SC-*.npz"), None)
+            hint = (
+                "" if pairs is None else f"; {pairs.name} is of the paired arrays, which the dataset sunnybrook reads"
+            )
+            survey.fault("", f"no folder <patient>/contours-manual/IRCCI-expert below it{hint}")
         return survey
 
     def _cases(self, survey: Survey, patient: str, slices: Sequence[_Slice]) -> list[Record]:
@@ -187,6 +193,8 @@ class SunnybrookDicom(RegistrationDataModule):
                 survey.count("slices with cavity only")
             if len(numbers) == _FRAMES:
                 record["frames"] = [str(one.frames[n]) for n in numbers]
+                for path in one.frames.values():
+                    survey.holds(path, "picture")
             else:
                 survey.count(f"slices without all {_FRAMES} frames: no sequence")
             cases.append(record)
@@ -403,16 +411,21 @@ def _slices(survey: Survey, images: Mapping[int, Path], marks: Mapping[str, Mapp
             continue
         headers[number] = header
     survey.count("images", len(images))
+    # A pair does not need them, so it is `data check` that complains.
+    for number in set(range(min(images), max(images) + 1)) - set(images):
+        survey.holds(_numbered(images, number), "picture")
     placed = all(h.position is not None for h in headers.values())
+    of = {number: h.position if placed else (number - 1) // _FRAMES for number, h in headers.items()}
+    usual = _usual_sizes(headers, of)
     found: dict[Any, _Slice] = {}
     for number, header in headers.items():
-        one = found.setdefault(header.position if placed else (number - 1) // _FRAMES, _Slice())
-        first = headers[min(one.frames, default=number)]
-        if (header.shape, header.spacing_mm) != (first.shape, first.spacing_mm):
+        one = found.setdefault(of[number], _Slice())
+        if (header.shape, header.spacing_mm) != usual[of[number]]:
+            shape, spacing = usual[of[number]]
             survey.fault(
                 images[number],
-                f"{header.shape} pixels of {header.spacing_mm} mm, expected {first.shape} of {first.spacing_mm} as the "
-                "first frame of its slice",
+                f"{header.shape} pixels of {header.spacing_mm} mm, expected {shape} of {spacing} as the other frames "
+                "of its slice",
             )
             continue
         one.frames[number] = images[number]
@@ -422,6 +435,20 @@ def _slices(survey: Survey, images: Mapping[int, Path], marks: Mapping[str, Mapp
     if headers and any(h.spacing_mm is None for h in headers.values()):
         survey.note(next(iter(images.values())), "no PixelSpacing in its series: distances are in pixels")
     return list(found.values())
+
+
+def _numbered(images: Mapping[int, Path], number: int) -> Path:
+    """The name that the file of a number would have."""
+    known = next(iter(images.values()))
+    return known.with_name(re.sub(r"\d+(?=\.[^.]*$)", lambda m: f"{number:0{len(m[0])}d}", known.name))
+
+
+def _usual_sizes(headers: Mapping[int, DicomHeader], of: Mapping[int, Any]) -> dict[Any, tuple[Any, Any]]:
+    """The most frequent shape and spacing of each slice."""
+    counted: defaultdict[Any, Counter[tuple[Any, Any]]] = defaultdict(Counter)
+    for number, header in headers.items():
+        counted[of[number]][header.shape, header.spacing_mm] += 1
+    return {place: sizes.most_common(1)[0][0] for place, sizes in counted.items()}
 
 
 def _fits(survey: Survey, path: Path, header: DicomHeader) -> bool:
@@ -439,6 +466,10 @@ def _fits(survey: Survey, path: Path, header: DicomHeader) -> bool:
             f"{int(outside.sum())} points outside the image of {header.shape[0]} x {header.shape[1]} pixels, first "
             f"line {first + 1}: {points[first].tolist()}",
         )
+    steps = np.linalg.norm(points - np.roll(points, 1, axis=0), axis=1)
+    # Contours are drawn as closed lines of points about a pixel apart; the first step is the one that closes them.
+    if steps[0] > _OPEN * max(1.0, float(np.median(steps[1:]))):
+        survey.note(path, f"its ends are {steps[0]:.1f} pixels apart and are joined by a line; is the file truncated?")
     return not bool(outside.any())
 
 

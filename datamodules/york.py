@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections import defaultdict
@@ -19,6 +18,7 @@ from torch import Tensor
 from reg_bench.contours import enclosed_area, fill_polygon
 from reg_bench.datamodule import Record, RegistrationDataModule
 from reg_bench.errors import ConfigError, DataError
+from reg_bench.file_state import kept_while_unchanged
 from reg_bench.mat_io import mat_shapes, read_mat_array, read_mat_cells
 from reg_bench.preprocessing import cropped, geometry, plane, preprocess, scale_intensity
 from reg_bench.survey import Survey
@@ -322,7 +322,7 @@ def _mask(outlines: tuple[Outline, Outline], shape: tuple[int, int]) -> NDArray[
     return mask
 
 
-@functools.lru_cache(maxsize=2)
+@kept_while_unchanged(2)
 def _read_slice(images: str, contours: str, z: int) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     """Frames `(1, T, 1, x, y)` in 0..1, labels `(1, L, 1, x, y)` and the frames that these belong to."""
     pictures = read_mat_array(Path(images), _IMAGES, (slice(None), slice(None), z))

@@ -25,6 +25,7 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import Compose, Transform
 
 from reg_bench.errors import DataError
+from reg_bench.file_state import file_state
 from reg_bench.types import PointPairs, RegistrationPair
 
 Record = Mapping[str, Any]
@@ -176,7 +177,7 @@ class RecordKey:
 
 
 def _jsonable(value: Any) -> Any:
-    """`value` with every existing file replaced by its path, size and time of change."""
+    """`value` with every existing file replaced by its path, size and times of change."""
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -184,14 +185,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, str | Path):
         return file_state(value) or str(value)
     return value if isinstance(value, int | float | bool | None) else repr(value)
-
-
-def file_state(path: str | Path) -> list[Any] | None:
-    """Full path, size and time of change of an existing file, else `None`."""
-    try:
-        if not os.path.isfile(path):
-            return None
-        state = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return [os.path.abspath(path), state.st_size, state.st_mtime_ns]

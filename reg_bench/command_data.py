@@ -96,10 +96,10 @@ def _check(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with _bar() as progress:
         result = inspection.inspect(data, limit=args.limit, progress=progress, visit=_painter(out, args.pictures))
+    if args.checksums:
+        _write_checksums(data, result, out / "SHA256SUMS")
     (out / "report.json").write_text(json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(summary(data.name, result))
-    if args.checksums and result.survey.root is not None:
-        _write_checksums(result.survey.root, out / "SHA256SUMS")
     print(f"written to {out}")
     return EXIT_FAULTS if result.faults else 0
 
@@ -147,12 +147,32 @@ def _painter(out: Path, pictures: int) -> Callable[[Any], None]:
     return paint
 
 
-def _write_checksums(root: Path, path: Path) -> None:
-    from reg_bench.inspection import checksums
+def _write_checksums(data: RegistrationDataModule, result: Inspection, path: Path) -> None:
+    """Of everything below the root; without a root of the table and of every file that its cases name.
 
+    A file that cannot be read becomes a fault of `result`.
+    """
+    from reg_bench.inspection_files import checksums, checksums_of, files_of
+    from reg_bench.survey import Finding
+
+    survey = result.survey
+
+    def fault(file: Path, text: str) -> None:
+        if not any(f.severity == "fault" and f.file == survey.relative(file) for f in result.findings):
+            result.findings.append(Finding(survey.relative(file), text))
+
+    if survey.root is not None:
+        found = checksums(survey.root, path.parent, fault)
+    else:
+        table = getattr(data, "csv", None)
+        named = {f for records in survey.records.values() for r in records for f in files_of(r)} | {table} - {None}
+        files = [p for f in named if (p := Path(str(f))).is_file()]
+        if not files:
+            return
+        found = checksums_of(files, Path(str(table)).parent if table else None, fault)
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        for digest, name in checksums(root):
+        for digest, name in found:
             file.write(f"{digest}  {name}\n")
     temporary.replace(path)
 
@@ -179,5 +199,8 @@ def summary(name: str, result: Inspection) -> str:
         if found:
             lines.append(f"{len(found)} {severity}{'s' if len(found) > 1 else ''}:")
             lines += [textwrap.indent(str(f), "  ") for f in found]
-    lines.append(f"{result.loaded} cases loaded, " + (f"{len(result.faults)} faults" if result.faults else "no fault"))
+    if result.faults and not any(result.cases.values()):
+        lines += result.survey.about
+    faults = len(result.faults)
+    lines.append(f"{result.loaded} cases loaded, " + (f"{faults} fault{'s' * (faults > 1)}" if faults else "no fault"))
     return "\n".join(lines)

@@ -124,7 +124,19 @@ class RegistrationDataModule(LightningDataModule, ABC):
 
     @functools.cached_property
     def _looked_through(self) -> Survey:
-        return self.look_through()
+        survey = self.look_through()
+        survey.about = self.about()
+        return survey
+
+    def about(self) -> tuple[str, ...]:
+        """Where the data comes from and what its folder is expected to hold, line by line."""
+        about = [f"where to obtain it: {' '.join(inspect.cleandoc(self.source).split())}"] if self.source else []
+        if self.layout:
+            about += [
+                "expected below the folder:" if self.folder else "expected:",
+                *inspect.cleandoc(self.layout).splitlines(),
+            ]
+        return tuple(about)
 
     @abstractmethod
     def load(self, record: Record) -> RegistrationPair:
@@ -161,9 +173,7 @@ class RegistrationDataModule(LightningDataModule, ABC):
         try:
             return resolve_root(self.name, self.folder, getattr(self, "root", None))
         except DataError as error:
-            about = [f"where to obtain it: {self.source}"] if self.source else []
-            about += ["expected below the folder:", *inspect.cleandoc(self.layout).splitlines()] if self.layout else []
-            raise DataError("\n  ".join([str(error), *about])) from None
+            raise DataError("\n  ".join([str(error), *self.about()])) from None
 
     def case_ids(self, split: Split) -> list[str]:
         """Identifiers of the cases of `split`, in order.
@@ -290,6 +300,8 @@ def _portable(value: Any) -> Any:
 def resolve_root(name: str, folder: str, root: str | os.PathLike[str] | None) -> Path:
     """The folder of dataset `name`: `root` (or `folder` below it) if given, else `folder` below `REG_BENCH_DATA`.
 
+    Absolute, so that what a record names is the same file wherever a process works.
+
     Raises:
         DataError: neither exists; says which was looked for and how to name another.
     """
@@ -306,5 +318,6 @@ def resolve_root(name: str, folder: str, root: str | os.PathLike[str] | None) ->
             f"{name}: no data folder: give --data.root DIR, or set REG_BENCH_DATA to the folder that holds {folder!r}"
         )
     if not path.is_dir():
-        raise DataError(f"{name}: the folder {path} ({hint}) does not exist")
-    return path
+        what = "is a file" if path.exists() else "does not exist"
+        raise DataError(f"{name}: the folder {path} ({hint}) {what}")
+    return Path(os.path.abspath(path))

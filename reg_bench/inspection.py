@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from reg_bench.datamodule import RegistrationDataModule
-from reg_bench.errors import DataError, RegBenchError
+from reg_bench.errors import RegBenchError
+from reg_bench.inspection_contents import contents
+from reg_bench.inspection_files import content_fault, files_of, split_faults, unread
+from reg_bench.io import HeaderWarning
 from reg_bench.splits import SPLITS
-from reg_bench.survey import Finding, Survey, subjects_of
+from reg_bench.survey import Finding, Record, Severity, Survey, subjects_of
 from reg_bench.types import RegistrationPair
 
 Progress = Callable[[int, int], None]
@@ -78,6 +79,9 @@ def inspect(
 ) -> Inspection:
     """Looks through the folder of a dataset, then loads its cases and looks at what they hold.
 
+    Files that no case needs (see `Survey.holds`) are opened too, unless there is a limit. A fault of a file is told
+    once, however many cases share the file.
+
     Args:
         data: the dataset.
         limit: load at most this many cases of each split; the folder is looked through whole.
@@ -89,94 +93,101 @@ def inspect(
     """
     survey = data.survey()
     result = Inspection(survey, findings=list(survey.findings))
-    result.findings += _split_faults(data, survey)
+    result.findings += split_faults(data.name, survey)
     chosen = []
     for split in SPLITS:
         records = survey.records[split]
         result.cases[split] = len(records)
         result.subjects[split] = len({s for r in records for s in subjects_of(r)})
         chosen += records[:limit]
+    named = {os.path.abspath(path) for record in chosen for path in files_of(record)}
+    rest = [] if limit is not None else unread(survey, named)
+    found = _Found(survey)
     for number, record in enumerate(chosen, start=1):
-        try:
-            pair = data.load(record)
-        except (RegBenchError, OSError, ValueError, RuntimeError) as error:
-            text = str(error) if isinstance(error, RegBenchError) else f"{type(error).__name__}: {error}"
-            result.findings.append(Finding(f"case {record['case_id']}", survey.shortened(text)))
-        else:
-            found = [Finding(f"case {record['case_id']}", text) for text in content_faults(pair)]
-            result.findings += found
-            _tally(result, pair)
-            if not found:
-                result.loaded += 1
-                visit(pair)
-        progress(number, len(chosen))
-    result.findings = list(dict.fromkeys(result.findings))
+        _look_at(data, record, result, found, visit)
+        progress(number, len(chosen) + len(rest))
+    for number, (path, content) in enumerate(rest, start=len(chosen) + 1):
+        fault = content_fault(path, content)
+        if fault is not None:
+            found.add({"file": str(path)}, fault)
+        progress(number, len(chosen) + len(rest))
+    result.findings = list(dict.fromkeys([*result.findings, *found.findings()]))
     return result
 
 
-def _split_faults(data: RegistrationDataModule, survey: Survey) -> Iterator[Finding]:
-    """Identifiers that occur twice, people in two splits, and nothing to test on."""
-    where: dict[str, set[str]] = {}
-    for split, records in survey.records.items():
-        counted = Counter(str(r["case_id"]) for r in records)
-        for case, number in counted.items():
-            if number > 1:
-                yield Finding(f"case {case}", f"the identifier occurs {number} times in split {split!r}")
-        for subject in {s for r in records for s in subjects_of(r)}:
-            where.setdefault(subject, set()).add(split)
-    for subject, splits in sorted(where.items()):
-        if len(splits) > 1:
-            yield Finding("", f"{subject} is in the splits {' and '.join(s for s in SPLITS if s in splits)}; one only")
-    if not any(survey.records.values()) and not survey.faults:
-        yield Finding("", f"{data.name}: no case was found")
-
-
-def content_faults(pair: RegistrationPair) -> Iterator[str]:
-    """What is wrong with the values of a case, beyond what `RegistrationPair` itself refuses."""
-    if pair.scored is not None:
-        yield from content_faults(pair.scored)
+def _look_at(
+    data: RegistrationDataModule,
+    record: Record,
+    result: Inspection,
+    found: _Found,
+    visit: Callable[[RegistrationPair], None],
+) -> None:
+    """Loads a case and takes up what it holds and what is wrong with it."""
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", HeaderWarning)
+            pair = data.load(record)
+    except Exception as error:  # A damaged file makes its reader raise whatever the damage led to.
+        found.add(record, str(error) if isinstance(error, RegBenchError) else f"{type(error).__name__}: {error}")
         return
-    for role in ("fixed", "moving"):
-        image: Tensor = getattr(pair, role)
-        if not bool(image.isfinite().all()):
-            yield f"{role} image: {int((~image.isfinite()).sum())} voxels are NaN or infinite"
-        elif float(image.min()) == float(image.max()):
-            yield f"{role} image: constant, every voxel is {float(image.min()):g}"
-        yield from _geometry_faults(pair, role)
-        yield from _label_faults(pair, role)
-        shape = torch.tensor(image.shape[2:], dtype=torch.float64)
-        for name, sets in (pair.points or {}).items():
-            points = getattr(sets, role)[0].double()
-            outside = (points.isnan() | (points < -0.5) | (points > shape - 0.5)).any(dim=1)
-            if bool(outside.any()):
-                first = int(outside.nonzero()[0])
-                yield (
-                    f"{name}: {int(outside.sum())} {role} points lie outside the image of "
-                    f"{tuple(image.shape[2:])} voxels, first number {first} at {points[first].tolist()}"
-                )
-    if pair.mask is not None and not bool(pair.mask.any()):
-        yield "mask: empty"
-    if pair.true_displacement is not None and not bool(pair.true_displacement.isfinite().all()):
-        yield "true displacement: has NaN or infinite values"
+    for warning in told:
+        if issubclass(warning.category, HeaderWarning):
+            found.add(record, str(warning.message), severity="note")
+    faults = list(contents(pair))
+    for role, what, text in faults:
+        found.add(record, text, role, what)
+    _tally(result, pair)
+    if not faults:
+        result.loaded += 1
+        visit(pair)
 
 
-def _geometry_faults(pair: RegistrationPair, role: str) -> Iterator[str]:
-    spacing, affine = getattr(pair, f"{role}_spacing_mm"), getattr(pair, f"{role}_affine")
-    if spacing is not None and not bool(((spacing > 0) & spacing.isfinite()).all()):
-        yield f"{role} spacing: {spacing[0].tolist()} mm, expected positive numbers"
-    if affine is not None and not abs(float(torch.linalg.det(affine[0].double()))) > 1e-12:
-        yield f"{role} affine: singular"
+class _Found:
+    """What is wrong with files and cases: each thing once, with the cases that it was met in."""
+
+    def __init__(self, survey: Survey) -> None:
+        self.survey = survey
+        self.cases: dict[Finding, list[str]] = {}
+
+    def add(self, record: Record, text: str, role: str = "", what: str = "", severity: Severity = "fault") -> None:
+        """Takes up a fault; its file is the one that the text begins with, or that the record names for `what`.
+
+        Args:
+            record: of the case; without `case_id` if it is none.
+            role, what: `fixed` or `moving`, and `image`, `labels`, `mask` or the name of a set of points.
+        """
+        line, inner, files = f"{record.get('where')}: ", record.get("record", record), files_of(record)
+        told = text.removeprefix(line)
+        path = next((f for f in files if told.startswith(f"{f}: ")), None)
+        if path is not None:
+            text = told.removeprefix(f"{path}: ") + (f" ({record['where']})" if told != text else "")
+        elif what:
+            own = next((k for k in _entries(role, what) if inner.get(k) in files), None)
+            path = None if own is None else inner[own]
+            # Of a file of one image it does not matter which role that has in this case.
+            text = f"{what}: {text}" if own and role and own.startswith(role) else f"{role} {what}: {text}".lstrip()
+        case = str(record.get("case_id", ""))
+        place = f"case {case}" if path is None else self.survey.relative(path)
+        finding = Finding(place, self.survey.shortened(text), severity)
+        self.cases.setdefault(finding, []).extend([] if path is None or not case else [case])
+
+    def findings(self) -> Iterator[Finding]:
+        """Each with the first of its cases, but for what the look through the folder told already."""
+        known = set(self.survey.findings)
+        for finding, cases in self.cases.items():
+            if finding not in known:
+                more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
+                told = f"; case {cases[0]}{more}" if cases else ""
+                yield replace(finding, message=finding.message + told)
 
 
-def _label_faults(pair: RegistrationPair, role: str) -> Iterator[str]:
-    labels: Tensor | None = getattr(pair, f"{role}_labels")
-    if labels is None:
-        return
-    values = torch.unique(labels).tolist()
-    if not any(v != 0 for v in values):
-        yield f"{role} labels: empty, every voxel is background"
-    elif pair.label_names is not None and not set(values) & set(pair.label_names):
-        yield f"{role} labels: hold {values[:9]}, none of the expected {sorted(pair.label_names)}"
+def _entries(role: str, what: str) -> tuple[str, ...]:
+    """Entries of a record that may name the file of `what`."""
+    if what == "image":
+        return (role, "images", "video", "file")
+    if what == "labels":
+        return (f"{role}_labels", f"{role}_inner", "labels", "contours", "file")
+    return (what, f"{role}_{what}", f"{role}_points", "points") if what else ()
 
 
 def _tally(result: Inspection, pair: RegistrationPair) -> None:
@@ -193,21 +204,3 @@ def _tally(result: Inspection, pair: RegistrationPair) -> None:
                 result.labels[f"{value} {names[value]}" if value in names else str(value)] += 1
     for name, sets in (pair.points or {}).items():
         result.landmarks[name] += len(sets.fixed[0])
-
-
-def checksums(root: Path) -> Iterator[tuple[str, str]]:
-    """SHA-256 and relative name of every file below `root`, in order of name.
-
-    Raises:
-        DataError: a file that cannot be read.
-    """
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(folder) / name
-            try:
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-            yield digest, path.relative_to(root).as_posix()

@@ -69,7 +69,21 @@ def task_of_2020(name: str, folder: Path, training: Path, survey: Survey) -> Tas
         task.val_pairs = _read_pairs(table, task, survey)
     else:
         survey.note("", f"no {PAIRS}: validation and test subjects are drawn with the seed")
+    if preset.task_2020 == 2:
+        _check_landmarks(task, training, survey)
     return task
+
+
+def _check_landmarks(task: TaskFiles, training: Path, survey: Survey) -> None:
+    """Who has none: a fault where most people have some or the pair is one to validate on, else a note."""
+    exhale = [scan for scan in task.scans.values() if scan.modality == 0]
+    without = [scan for scan in exhale if BOTH not in scan.files]
+    scored = {pair[0].id for pair in task.val_pairs}
+    for scan in without if len(without) < len(exhale) else ():
+        usual = 2 * len(without) < len(exhale)
+        name = re.sub(r"_exp\.nii(\.gz)?$", ".txt", scan.image.name, flags=re.IGNORECASE)
+        say = survey.fault if usual or scan.id in scored else survey.note
+        say(training / "lms" / name, f"no such file, expected the landmarks of {scan.image}")
 
 
 def _files(folder: Path | None, pattern: re.Pattern[str], expected: str, survey: Survey) -> dict[tuple[str, str], Path]:
@@ -133,7 +147,8 @@ def _label_scans(preset: Preset, training: Path, survey: Survey) -> dict[str, Sc
         found[scan_id] = Scan(scan_id, subject, 0, image, files)
     for (subject, kind), path in labels.items():
         if (subject, kind) not in images:
-            survey.fault(path, "labels of an image that is not there")
+            name = path.name.replace("label", "img")
+            survey.fault(path, f"labels of an image that is not there, expected {name}")
     return found
 
 

@@ -63,10 +63,14 @@ def _usual_shapes(task: TaskFiles, scans: Iterable[Scan], survey: Survey) -> dic
 def _grid(task: TaskFiles, path: Path, survey: Survey) -> Grid | None:
     if path not in task.grids:
         try:
-            task.grids[path] = read_grid(path)
+            grid = read_grid(path)
         except DataError as error:
             survey.fault(path, str(error).removeprefix(f"{path}: "))
             return None
+        if grid.dimension != 3:
+            survey.fault(path, f"a {grid.dimension}-D image {grid.shape}, expected 3-D")
+            return None
+        task.grids[path] = grid
     return task.grids[path]
 
 

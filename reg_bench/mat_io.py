@@ -5,7 +5,6 @@ Both give the same arrays, axes in MATLAB's order: HDF5 holds them reversed, and
 
 from __future__ import annotations
 
-import functools
 import struct
 import zlib
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from scipy import io as scipy_io
 from scipy.io.matlab import MatReadError
 
 from reg_bench.errors import DataError, MissingExtraError
+from reg_bench.file_state import kept_while_unchanged
 
 Index = tuple[int | slice, ...]
 
@@ -66,7 +66,7 @@ def read_mat_array(path: Path, name: str, index: Index = ()) -> NDArray[Any]:
             except _UNREADABLE as error:
                 raise _unreadable(path, error) from error
     else:
-        array = _read_v5(str(path), name)[index]
+        array = _kept_v5(str(path), name)[index]
     if array.dtype.kind not in "iufb":
         raise DataError(f"{path}: {name} holds {array.dtype} values, expected numbers")
     return array
@@ -80,7 +80,7 @@ def read_mat_cells(path: Path, name: str) -> NDArray[np.object_]:
         MissingExtraError: version 7.3 without h5py.
     """
     if not _is_hdf5(path):
-        cells = _read_v5.__wrapped__(str(path), name)
+        cells = _read_v5(str(path), name)
         if cells.dtype != object:
             raise DataError(f"{path}: {name} is no cell array but holds {cells.dtype} values")
         return cells
@@ -133,9 +133,8 @@ def _variable(path: Path, variables: Mapping[str, Any], name: str) -> Any:
     return variables[name]
 
 
-@functools.lru_cache(maxsize=1)
 def _read_v5(path: str, name: str) -> NDArray[Any]:
-    """A whole variable; the last one is kept, because every part of it needs the whole file."""
+    """A whole variable."""
     try:
         variables = scipy_io.loadmat(path, variable_names=[name])
     except (*_UNREADABLE, NotImplementedError) as error:
@@ -143,6 +142,10 @@ def _read_v5(path: str, name: str) -> NDArray[Any]:
     if name not in variables:
         variables = dict.fromkeys(n for n, _, _ in scipy_io.whosmat(path))
     return np.asarray(_variable(Path(path), variables, name))
+
+
+# The last array is kept, because every part of it needs the whole file.
+_kept_v5 = kept_while_unchanged(1)(_read_v5)
 
 
 def _check_length(path: Path) -> None:

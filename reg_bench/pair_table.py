@@ -37,12 +37,12 @@ class _Reader:
     """Checks row by row and collects what is wrong."""
 
     path: Path
-    faults: list[str] = field(default_factory=list)
+    faults: list[tuple[int, str]] = field(default_factory=list)
     grids: dict[Path, Grid | str] = field(default_factory=dict)
     case_ids: dict[str, int] = field(default_factory=dict)
 
     def fault(self, line: int, text: str) -> None:
-        self.faults.append(f"line {line}: {text}")
+        self.faults.append((line, text))
 
     def row(self, line: int, cells: dict[str, str]) -> PairRow:
         files = {c: self.path.parent / cells[c] for c in (*IMAGES, *POINTS) if cells.get(c)}
@@ -116,8 +116,8 @@ class _Reader:
             )
 
 
-def read_pair_table(path: str | Path) -> list[PairRow]:
-    """The rows of a CSV of pairs, all checked.
+def read_pair_table(path: str | Path) -> tuple[list[PairRow], list[tuple[int, str]]]:
+    """The rows of a CSV of pairs that are sound, and every fault of the others as line number and text.
 
     The first line names the columns: `fixed` and `moving` are required; `fixed_labels`, `moving_labels`,
     `fixed_points`, `moving_points`, `mask`, `case_id` and `split` may follow in any order. Names of files are
@@ -125,21 +125,18 @@ def read_pair_table(path: str | Path) -> list[PairRow]:
     row belongs to `test`.
 
     Raises:
-        DataError: lists every fault of the table, each with its line, column, file and what was expected.
+        DataError: the table itself cannot be used: missing, not a CSV, unknown columns, no rows.
     """
     path = Path(path)
-    lines = read_lines(path, required=REQUIRED, columns=COLUMNS, what="pairs")
-    reader = _Reader(path)
-    rows = []
-    for line, cells in lines:
+    reader, rows = _Reader(path), []
+    for line, cells in read_lines(path, required=REQUIRED, columns=COLUMNS, what="pairs"):
         extra = cells.pop(MORE_CELLS, None)
         if extra is not None:
             reader.fault(line, f"more cells than columns: {extra!r}")
-        rows.append(reader.row(line, cells))
-    if reader.faults:
-        count = f"{len(reader.faults)} fault" + ("s" if len(reader.faults) > 1 else "")
-        raise DataError("\n  ".join([f"{path}: {count}", *reader.faults]))
-    return rows
+        row = reader.row(line, cells)
+        if not any(number == line for number, _ in reader.faults):
+            rows.append(row)
+    return rows, reader.faults
 
 
 def _stem(path: Path) -> str:

@@ -44,7 +44,7 @@ def read_points(path: str | Path, grid: Grid, *, note: Callable[[str], None] | N
 
     Raises:
         DataError: missing or unknown file, an undeclared coordinate system or unit, something that is not a
-            number, no points, the wrong number of coordinates, or a point outside the image.
+            number, no points, the wrong number of coordinates, normalised ones, or a point outside the image.
     """
     path = Path(path)
     if not path.is_file():
@@ -58,7 +58,13 @@ def read_points(path: str | Path, grid: Grid, *, note: Callable[[str], None] | N
         values, system = _read_markups(path)
     else:
         raise DataError(f"{path}: unknown format of points, expected {_FORMATS}")
-    voxels = _to_voxels(path, _as_array(path, values), system, grid)
+    stored = _as_array(path, values)
+    voxels = _to_voxels(path, stored, system, grid)
+    # In every image of some size a corner of one voxel is where nobody puts all landmarks.
+    if system == "IJK" and len(stored) > 1 and min(grid.shape) > 4 and bool((np.abs(stored) <= 1).all()):
+        raise DataError(
+            f"{path}: all coordinates lie within -1..1; expected voxels of {grid.shape}, are they normalised?"
+        )
     problem = _outside(path, voxels, grid, system)
     if problem and note is None:
         raise DataError(problem)

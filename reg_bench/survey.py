@@ -17,6 +17,7 @@ from reg_bench.splits import SPLITS
 
 Record = Mapping[str, Any]
 Severity = Literal["fault", "note"]
+Content = Literal["image", "labels", "mask", "series", "picture"]
 
 _SHOWN = 20
 
@@ -48,24 +49,33 @@ class Survey:
         records: the cases of each split.
         counts: whatever is worth counting, such as `subjects`, `videos` or `too short`, in order of counting.
         findings: faults and notes in the order in which they were met.
+        contents: files that `reg-bench data check` opens although no case of this configuration may need them, with
+            what they hold.
+        about: said behind the faults where nothing at all could be used: where the data comes from, what is expected.
     """
 
     root: Path | None = None
     records: dict[str, list[Record]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     counts: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    contents: dict[Path, Content] = field(default_factory=dict)
+    about: tuple[str, ...] = ()
 
     def fault(self, file: str | Path, message: str) -> None:
         """Notes something that must be mended before the dataset can be used."""
-        self.findings.append(Finding(self._name(file), self.shortened(message)))
+        self.findings.append(Finding(self.relative(file), self.shortened(message)))
 
     def note(self, file: str | Path, message: str) -> None:
         """Notes an oddity that was dealt with."""
-        self.findings.append(Finding(self._name(file), self.shortened(message), "note"))
+        self.findings.append(Finding(self.relative(file), self.shortened(message), "note"))
 
     def count(self, what: str, number: int = 1) -> None:
         """Adds to the counter `what`."""
         self.counts[what] = self.counts.get(what, 0) + number
+
+    def holds(self, file: Path, content: Content) -> None:
+        """Has `reg-bench data check` open a file: `series` is a 4-D image, `picture` a DICOM file."""
+        self.contents.setdefault(file, content)
 
     @property
     def faults(self) -> list[Finding]:
@@ -84,10 +94,12 @@ class Survey:
             lines += [str(f) for f in faults[:_SHOWN]]
             if len(faults) > _SHOWN:
                 lines.append(f"… and {len(faults) - _SHOWN} more: `reg-bench data check {name}` lists them all")
+            lines += () if any(self.records.values()) else self.about
             raise DataError("\n  ".join(lines))
         return self.records[split]
 
-    def _name(self, file: str | Path) -> str:
+    def relative(self, file: str | Path) -> str:
+        """`file` as findings name it: relative to the root where it lies below it, empty for the root itself."""
         path = Path(file)
         if self.root is not None and path.is_relative_to(self.root):
             return "" if path == self.root else str(path.relative_to(self.root))

@@ -15,7 +15,8 @@ from reg_bench.cli import main
 from reg_bench.errors import DataError
 from reg_bench.grid import Grid
 from reg_bench.image_io import write_image
-from reg_bench.inspection import content_faults, inspect
+from reg_bench.inspection import inspect
+from reg_bench.inspection_contents import content_faults
 from reg_bench.manifest import SPLITS_NAME
 from reg_bench.survey import Survey
 from reg_bench.types import PointPairs, RegistrationPair

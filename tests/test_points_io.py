@@ -167,3 +167,11 @@ def test_points_outside_are_a_note_where_learn2reg_scores_them(tmp_path: Path) -
     notes: list[str] = []
     assert read_points(path, grid, note=notes.append).tolist() == [[1, 2, 3], [40, 2, 3]]
     assert len(notes) == 1
+
+
+def test_normalised_points_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "-0.5,0.2,1\n0.3,-0.4,0.9\n")
+    with pytest.raises(DataError, match=r"all coordinates lie within -1\.\.1; expected voxels of .* normalised\?"):
+        read_points(path, GRID)
+    # A single point may well lie in the first voxel.
+    assert len(read_points(write(tmp_path / "b.csv", "0.3,-0.4,0.9\n"), GRID)) == 1

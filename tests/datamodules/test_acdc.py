@@ -320,6 +320,14 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         lambda r: save(r / ED, np.full(SHAPE, 5, np.int16), 1),
         ("case patient001/slice01/003", ED, "constant"),
     ),
+    "NaN voxel in the series": (
+        lambda r: save(r / SERIES, np.where(np.indices(series_of(1).shape).sum(0) == 9, np.nan, series_of(1)), 1),
+        (SERIES, "voxels are NaN"),
+    ),
+    "constant frame in the series": (
+        lambda r: save(r / SERIES, series_of(1) * np.arange(FRAMES, dtype=np.int16), 1),
+        (SERIES, "frame 0 (from 0) is constant, every voxel is 0"),
+    ),
     "zero spacing": (lambda r: zero_spacing(r / ED), (ED, "zero spacing")),
     "patient in both folders": (
         lambda r: shutil.copytree(r / ONE, r / "testing" / "patient001"),

@@ -598,3 +598,22 @@ def test_a_real_heart_in_this_format(data_root: Path, tmp_path: Path) -> None:
         assert np.array_equal(found[0, 0].numpy().T == 1, spans_only)
         assert dice(spans_only, cavity[t]) > 0.99
     assert pair.moving_labels.sum() > pair.fixed_labels.sum()
+
+
+def test_random_clips_need_no_tracings(twin: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(twin, tmp_path / "copy"))
+    (root / "VolumeTracings.csv").unlink()
+    data = EchoNet(root=root, protocol="random")
+    assert not inspect(data, limit=1).faults
+    assert data.case_ids("test") == EchoNet(root=twin, protocol="random").case_ids("test")
+    with pytest.raises(DataError, match=r"VolumeTracings.csv: no such file"):
+        EchoNet(root=root).records("test")
+
+
+def test_a_video_that_changes_is_read_anew(twin: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(twin, tmp_path / "copy"))
+    data = EchoNet(root=root)
+    record = data.records("test")[0]
+    before = data.load(record)
+    write_video(record["video"], 255 - pictures(record["frames"], 3), 50)
+    assert not torch.equal(before.fixed, data.load(record).fixed)

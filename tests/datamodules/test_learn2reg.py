@@ -541,6 +541,52 @@ def test_2020_faults_are_named_all_at_once(old: Path, tmp_path: Path) -> None:
     assert "pairs_val.csv: no column 'fixed'; found a, b" in found
 
 
+def test_2020_landmarks_that_are_missing(old: Path, tmp_path: Path) -> None:
+    """One of many is a fault; where most have none, only of a pair to validate on."""
+    lungs = Path(shutil.copytree(old / "task_02", tmp_path / "task_02"))
+    lms = lungs / "training" / "lms"
+    assert len(list(lms.iterdir())) == 3
+    assert not faults(lungs)
+    notes = [str(f) for f in Learn2Reg(root=lungs).survey().findings]
+    assert any("lms/case_004.txt: no such file" in n for n in notes)
+    (lungs / "pairs_val.csv").write_text("fixed,moving\n4,4\n")
+    assert [f for f in faults(lungs) if "lms/case_004.txt: no such file, expected the landmarks of" in f]
+    people = [int(path.name[5:8]) for path in (lungs / "training" / "scans").glob("*_exp.nii.gz")]
+    for person in people:
+        shutil.copy(lms / "case_001.txt", lms / f"case_{person:03d}.txt") if person > 3 else None
+    assert not faults(lungs)
+    (lms / "case_005.txt").unlink()
+    assert [f for f in faults(lungs) if "lms/case_005.txt: no such file" in f]
+    # Nobody has any: they were not distributed.
+    shutil.rmtree(lms)
+    (lungs / "pairs_val.csv").unlink()
+    assert not faults(lungs)
+
+
+@pytest.mark.parametrize(
+    ("task", "file"), [("task_02", "scans/case_003_insp.nii.gz"), ("task_04", "img/hippocampus_003.nii.gz")]
+)
+def test_2020_image_of_another_dimension(task: str, file: str, old: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(old / task, tmp_path / task))
+    (path,) = folder.glob(f"*/{file}")
+    twins.write(path, twins.image(3, 1)[..., 4])
+    assert any(f"{file}: a 2-D image (18, 14), expected 3-D" in f for f in faults(folder))
+
+
+def test_images_that_no_pair_needs_are_opened(copy: Callable[[str], Path]) -> None:
+    folder, few = copy("AbdomenCTCT"), {"train_pairs": 1, "val_pairs": 1}
+    used = {s for people in Learn2Reg(root=folder, **few).subjects().values() for s in people}  # type: ignore[arg-type]
+    free = next(s for s in twins.TASKS["AbdomenCTCT"]["train"] if f"{s:04d}" not in used)
+    damaged = twins.image(free, 0).astype(np.float32)
+    damaged[2, 3, 4] = np.nan
+    files = [f"imagesTr/{twins.file_name('AbdomenCTCT', free, 0)}", f"imagesTs/{twins.file_name('AbdomenCTCT', 31, 0)}"]
+    for file in files:
+        twins.write(folder / file, damaged)
+    found = [str(f) for f in inspect(Learn2Reg(root=folder, **few)).faults]  # type: ignore[arg-type]
+    assert [f.split(":")[0] for f in found] == files
+    assert all("1 of 4032 voxels are NaN" in f for f in found)
+
+
 # ------------------------------------------------------------------------------------------ size and runs
 
 

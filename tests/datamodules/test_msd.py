@@ -376,3 +376,21 @@ def test_real_images_in_this_layout(data_root: Path, tmp_path: Path) -> None:
     pair = data.load(data.records("test")[0])
     image = sitk.GetArrayFromImage(sitk.ReadImage(data.records("test")[0]["fixed_labels"]))
     assert int((pair.fixed_labels == 1).sum()) == int((image == 1).sum())  # type: ignore[union-attr]
+
+
+def test_an_image_of_more_channels_than_the_others(twin: Path) -> None:
+    image = person(2)[0]
+    write(twin / "imagesTr" / f"{PEOPLE[2]}.nii.gz", np.stack([image, image + 1], -1))
+    assert faults(twin) == [f"imagesTr/{PEOPLE[2]}.nii.gz: 2 channels, expected 1 as the others"]
+
+
+def test_people_whom_no_pair_needs_are_opened(twin: Path) -> None:
+    used = {n for people in Msd(root=twin, pairs=(1, 1, 1)).subjects().values() for n in people}
+    name = next(n for n in PEOPLE if n not in used)
+    image, labels = person(PEOPLE.index(name))
+    write(twin / "imagesTr" / f"{name}.nii.gz", image * 0 + 1)
+    write(twin / "labelsTr" / f"{name}.nii.gz", labels * np.float32(0.5))
+    found = faults(twin, pairs=(1, 1, 1))
+    assert len(found) == 2
+    assert any(f.startswith(f"imagesTr/{name}.nii.gz: a constant image") for f in found)
+    assert any(f.startswith(f"labelsTr/{name}.nii.gz: labels must be whole numbers") for f in found)

@@ -366,6 +366,18 @@ OTHERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda r: [rewrite(n, PixelData=bytes(WIDTH * HEIGHT * 2))(r) for n in (28, 40)],
         f"{ONE}/IM-0003-0028.dcm: a constant image",
     ),
+    "constant between the contours": (
+        rewrite(25, PixelData=bytes(WIDTH * HEIGHT * 2)),
+        f"{ONE}/IM-0003-0025.dcm: a constant image",
+    ),
+    "missing between the contours": (
+        lambda r: (r / ONE / "IM-0003-0025.dcm").unlink(),
+        f"{ONE}/IM-0003-0025.dcm: no such file",
+    ),
+    "shape of the first frame": (
+        rewrite(21, Rows=16, PixelData=bytes(16 * WIDTH * 2)),
+        f"{ONE}/IM-0003-0021.dcm: (40, 16) pixels of (1.5, 1.25) mm, expected (40, 32)",
+    ),
     "several frames": (
         rewrite(5, NumberOfFrames=2, PixelData=bytes(WIDTH * HEIGHT * 4)),
         f"{ONE}/IM-0003-0005.dcm: 2 frames, expected one per file",
@@ -379,6 +391,24 @@ def test_fault_is_named(fault: Any, twin: Path) -> None:
     plant(twin)
     found = [str(f) for f in inspect(SunnybrookDicom(root=twin)).faults]
     assert any(expected in line for line in found), found
+
+
+def test_one_frame_of_another_size_is_one_fault(twin: Path) -> None:
+    rewrite(21, Rows=16, PixelData=bytes(16 * WIDTH * 2))(twin)
+    assert len(SunnybrookDicom(root=twin).survey().faults) == 1
+
+
+def test_an_open_contour_is_a_note(twin: Path) -> None:
+    path = twin / DRAWN / "IM-0001-0040-icontour-manual.txt"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:40]))
+    notes = [str(f) for f in SunnybrookDicom(root=twin).survey().findings]
+    assert any(f"{DRAWN}/{path.name}: its ends are 14" in n and "truncated?" in n for n in notes), notes
+
+
+def test_a_missing_frame_stops_no_run(twin: Path) -> None:
+    before = SunnybrookDicom(root=twin).case_ids("test")
+    (twin / ONE / "IM-0003-0025.dcm").unlink()
+    assert SunnybrookDicom(root=twin).case_ids("test") == before
 
 
 def test_all_faults_at_once_and_exit_status(twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

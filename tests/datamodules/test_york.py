@@ -393,3 +393,13 @@ def test_contours_of_real_cine_give_its_label_map(data_root: Path, tmp_path: Pat
     for label in (1, 2):
         ours, theirs = pair.fixed_labels[0, 0].numpy() == label, label == labels[11, 12].T
         assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.97
+
+
+def test_files_that_change_are_read_anew(twin: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(twin, tmp_path / "copy"))
+    data = York(root=root)
+    record = data.records("test")[0]
+    assert data.load(record).fixed_labels is not None
+    with_images(nan_voxel)(root)
+    with pytest.raises(DataError, match="NaN"):
+        data.load(record)
