@@ -7,18 +7,26 @@ Each is a small class (`SSD()`, `LNCC(window=9)`, ...). `similarity(fixed, warpe
 
 from reg_bench.similarity.base import Analytic, BoundSimilarity, Differentiable, Similarity
 from reg_bench.similarity.lncc import LNCC
+from reg_bench.similarity.mind import MIND
+from reg_bench.similarity.mutual_information import MutualInformation
 from reg_bench.similarity.ncc import NCC
+from reg_bench.similarity.ngf import NGF
+from reg_bench.similarity.self_similarity import mind_descriptor
 from reg_bench.similarity.soft_dice import SoftDice, one_hot
 from reg_bench.similarity.ssd import SSD
 
 __all__ = [
     "LNCC",
+    "MIND",
     "NCC",
+    "NGF",
     "SSD",
     "Analytic",
     "BoundSimilarity",
     "Differentiable",
+    "MutualInformation",
     "Similarity",
     "SoftDice",
+    "mind_descriptor",
     "one_hot",
 ]

@@ -133,11 +133,11 @@ class _WithGradient(torch.autograd.Function):
         return (*scaled, None, None)
 
 
-def check_fixed(name: str, fixed: Tensor) -> None:
+def check_fixed(name: str, fixed: Tensor, argument: str = "fixed") -> None:
     """`fixed` must be a floating point batch of 2-D or 3-D images, nothing empty."""
     if fixed.ndim not in (4, 5) or 0 in fixed.shape[1:] or not fixed.is_floating_point():
         raise ValueError(
-            f"{name}: fixed must be floating point images (B, C, *spatial) with 2 or 3 non-empty spatial axes, "
+            f"{name}: {argument} must be floating point images (B, C, *spatial) with 2 or 3 non-empty spatial axes, "
             f"got {fixed.dtype} {tuple(fixed.shape)}"
         )
 

@@ -137,12 +137,15 @@ def box_sum(slab: Slab, values: Tensor) -> Tensor:
         `(k, slab.size)`, arbitrary between the rows.
     """
     for stride, window in zip(slab.layout.strides, slab.layout.window, strict=True):
-        values = _windows(values, stride, window)
+        values = windows(values, stride, window)
     return values[:, : slab.size]
 
 
-def _windows(values: Tensor, stride: int, window: int) -> Tensor:
-    """Entry `i` is the sum of `values[i + j stride]` over `j < window`, by the binary digits of `window`."""
+def windows(values: Tensor, stride: int, window: int) -> Tensor:
+    """Sums along one axis of flat memory `(k, length)`, shorter by `(window - 1) stride`.
+
+    Entry `i` is the sum of `values[i + j stride]` over `j < window`, by the binary digits of `window`.
+    """
     sums, covered = values, 1
     for digit in f"{window:b}"[1:]:
         length = sums.shape[1] - covered * stride

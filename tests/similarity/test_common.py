@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from reg_bench.similarity import LNCC, NCC, SSD, Differentiable, Similarity, SoftDice
+from reg_bench.similarity import LNCC, MIND, NCC, NGF, SSD, Differentiable, MutualInformation, Similarity, SoftDice
 
 SYMMETRIC: dict[str, Callable[[], Similarity]] = {
     "ssd": SSD,
@@ -17,6 +17,11 @@ SYMMETRIC: dict[str, Callable[[], Similarity]] = {
     "lncc": lambda: LNCC(3),
     "lncc-signed": lambda: LNCC(5, signed=True),
     "lncc-zeros": lambda: LNCC(3, border="zeros"),
+    "mi": lambda: MutualInformation(8, intensity_range=(-0.1, 1.1)),
+    "nmi-linear": lambda: MutualInformation(6, window="linear", normalised=True, intensity_range=(-0.1, 1.1)),
+    "mi-gaussian": lambda: MutualInformation(8, window="gaussian", intensity_range=(-0.1, 1.1), samples=0.5),
+    "ngf": NGF,
+    "mind": lambda: MIND(1, 1),
 }
 EVERY = {**SYMMETRIC, "soft-dice": SoftDice}
 each = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
