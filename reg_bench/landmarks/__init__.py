@@ -5,6 +5,7 @@ source to target, for registration from fixed to moving.
 """
 
 from reg_bench.landmarks.affine_map import AffineMap
+from reg_bench.landmarks.edges import voxel_edges
 from reg_bench.landmarks.fre import fiducial_registration_error, landmark_energy, squared_distance
 from reg_bench.landmarks.icp import Alignment, icp, robust_icp, surface_distance
 from reg_bench.landmarks.procrustes import KINDS, Kind, fit, least_points
@@ -27,4 +28,5 @@ __all__ = [
     "squared_distance",
     "surface_distance",
     "surface_points",
+    "voxel_edges",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ Points = NDArray[np.float64]
 
 # What `robust_icp` leaves out before it knows better, and its draws: most pairs are right by then.
 _FIRST_TRIM, _TRIALS = 0.4, 300
+# Where one of several starts ends shows long before it ends there.
+_COARSE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def icp(
         source, target: per structure `(N, D)` and `(M, D)` in one isotropic unit; points correspond within their
             structure only.
         kind: of the map, see `fit`.
-        start: map to begin with; by default no motion, or the translation or rigid motion that brings the centres of
-            the structures together, whichever brings the surfaces nearest.
+        start: map to begin with; by default no motion, and the translation and the rigid motion that bring the centres
+            of the structures together, of which the one that comes nearest is carried on.
         iterations: most fits.
         tolerance: ends when the energy falls by less than this share.
         trim: share of the farthest pairs of each direction that is left out of each fit, 0 up to below 1: parts that
@@ -104,7 +106,16 @@ def icp(
             f"got {trim}, {iterations} and {tolerance}"
         )
     matcher = _Matcher(source, target, trim)
-    return _iterate(matcher, start or _start(matcher, kind), kind, iterations, tolerance)
+    if start is not None:
+        return _iterate(matcher, start, kind, iterations, tolerance)
+    coarse = max(tolerance, _COARSE_TOLERANCE)
+    tried = [_iterate(matcher, begin, kind, iterations, coarse) for begin in _starts(matcher, kind)]
+    best = min(tried, key=lambda alignment: alignment.energies[-1])
+    spent = len(best.energies) - 1
+    if spent >= iterations:
+        return best
+    rest = _iterate(matcher, best.map, kind, iterations - spent, tolerance)
+    return replace(rest, energies=(*best.energies, *rest.energies[1:]))
 
 
 def robust_icp(
@@ -157,14 +168,13 @@ def _check(name: str, source: Sequence[Points], target: Sequence[Points]) -> Non
         raise ValueError(f"{name}: expected as many source as target structures of (N, D) points each, got {shapes}")
 
 
-def _start(matcher: _Matcher, kind: Kind) -> AffineMap:
-    """The nearest of no motion, a translation and a rigid motion that bring the centres of the structures together."""
+def _starts(matcher: _Matcher, kind: Kind) -> list[AffineMap]:
+    """No motion, and the translation and the rigid motion that bring the centres of the structures together."""
     a, b = (
         torch.from_numpy(np.stack([p.mean(0) for p in points]))[None] for points in (matcher.source, matcher.target)
     )
-    kinds: tuple[Kind, ...] = ("translation",) if kind == "translation" else ("translation", "rigid")
-    candidates = [AffineMap.identity(1, a.shape[2]), *(fit(a, b, simple) for simple in kinds)]
-    return min(candidates, key=lambda found: matcher.pairs(found).energy)
+    kinds: tuple[Kind, ...] = ("translation",) if kind == "translation" or a.shape[1] == 1 else ("translation", "rigid")
+    return [AffineMap.identity(1, a.shape[2]), *(fit(a, b, simple) for simple in kinds)]
 
 
 def _iterate(matcher: _Matcher, start: AffineMap, kind: Kind, iterations: int, tolerance: float) -> Alignment:

@@ -73,6 +73,23 @@ def test_structures_only_match_themselves() -> None:
     torch.testing.assert_close(merged.map.matrix[0], torch.eye(2, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
+def ellipse(a: float, b: float, centre: tuple[float, float], count: int) -> Points:
+    t = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.column_stack([a * np.cos(t), b * np.sin(t)]) + np.array(centre)
+
+
+def test_the_best_of_several_starts_counts() -> None:
+    """A turn by 150 degrees: from no motion the long outline ends upside down, from the centres of the parts not."""
+    parts = [ellipse(13, 25, (0, 0), 400), ellipse(2, 3, (4, 10), 40), ellipse(3, 2, (-5, -4), 40)]
+    truth = true_map("rigid", 2, degrees=150.0)
+    target = [moved(p, truth) for p in parts]
+    stuck = icp(parts, target, "rigid", start=AffineMap.identity(1, 2))
+    found = icp(parts, target, "rigid")
+    assert error(stuck.map, truth, np.concatenate(parts)) > 20
+    assert error(found.map, truth, np.concatenate(parts)) < 1e-6
+    assert (np.diff(found.energies) <= 0).all()
+
+
 def test_equal_surfaces_stay_where_they_are() -> None:
     found = icp([blob(3)], [blob(3)], "affine")
     torch.testing.assert_close(found.map.matrix, torch.eye(3, dtype=torch.float64)[None], atol=1e-9, rtol=0)
