@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from lightning_modules.simpleitk_bridge import ImagePair, array_of, register_each
+from lightning_modules.simpleitk_bridge import ImagePair, array_of, register_each, resample, same_grid
 from reg_bench.peer import Peer
 from reg_bench.types import DisplacementField, RegistrationPair
 
@@ -26,7 +26,12 @@ def functions_of(name: str) -> Path:
 
 
 def registered(
-    pair: RegistrationPair, peer: Peer, interpreter: str | None, settings: Mapping[str, Any]
+    pair: RegistrationPair,
+    peer: Peer,
+    interpreter: str | None,
+    settings: Mapping[str, Any],
+    *,
+    one_grid: bool = False,
 ) -> DisplacementField:
     """The field that the function `register` of `peer` finds for every element of the batch, alone.
 
@@ -37,6 +42,8 @@ def registered(
         peer: the package.
         interpreter: the Python that the user named for the method, if any.
         settings: arguments of `register` besides images and spacings, as plain values.
+        one_grid: the peer needs both images on the fixed grid; a moving image of another grid is resampled there,
+            voxel 0 on voxel 0, physical lengths kept.
 
     Raises:
         MissingPeerError: the package is not there.
@@ -45,11 +52,14 @@ def registered(
     """
 
     def found(images: ImagePair) -> sitk.Image:
+        moving = images.moving
+        if one_grid and not same_grid(images.fixed, moving):
+            moving = resample(moving, images.fixed)
         arrays = {
             "fixed": array_of(images.fixed).astype(np.float32),
-            "moving": array_of(images.moving).astype(np.float32),
+            "moving": array_of(moving).astype(np.float32),
             "fixed_spacing": np.array(images.fixed.GetSpacing()),
-            "moving_spacing": np.array(images.moving.GetSpacing()),
+            "moving_spacing": np.array(moving.GetSpacing()),
         }
         displacement = peer.call(interpreter, "register", arrays, settings)
         expected = (images.dimension, *images.fixed.GetSize())

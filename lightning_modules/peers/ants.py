@@ -33,8 +33,8 @@ def register(
 ) -> np.ndarray:
     """The displacement (D, *S) by `ants.registration`, type `SyN` (affine first) or `SyNOnly`.
 
-    Images and spacings: see `peers`. `sampling` is the radius of the window for `CC` and the number of bins for `mattes`. The displacement is that of
-    affine and SyN together.
+    Images and spacings: see `peers`. `sampling` is the radius of the window for `CC` and the number of bins for
+    `mattes`. The displacement is that of affine and SyN together.
     """
     # ANTs reads it when its first filter is made; there is no other way to tell it.
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)

@@ -28,8 +28,9 @@ def register(
 ) -> np.ndarray:
     """The displacement (D, *S) by `greedy -m METRIC -n ITERATIONS -s GRADIENT WARP -e STEP -tscale SCALE_STEPS`.
 
-    Images and spacings: see `peers`. `radius` is that of the window of NCC metrics, `gradient_sigma` and `warp_sigma` are in voxels of the level,
-    `noise` is the standard deviation of the noise which greedy adds to the images for these metrics.
+    Images and spacings: see `peers`. `radius` is that of the window of NCC metrics, `gradient_sigma` and
+    `warp_sigma` are in voxels of the level, `noise` is the standard deviation of what greedy adds to the images
+    for these metrics.
     """
     import picsl_greedy
 
