@@ -45,7 +45,7 @@ class LucasKanade(RegistrationModule):
         self,
         shrink_factors: Sequence[float] = (4.0, 2.0, 1.0),
         iterations: Sequence[int] = (10, 10, 10),
-        window_voxels: float = 2.5,
+        window_voxels: float = 2.0,
         smoothing_voxels: float = 1.2,
         damping: float = 1e-3,
         largest_step: float = 1.0,

@@ -38,6 +38,8 @@ class Stage:
         tolerance: a level has converged when the energy falls by less than this share in five iterations.
         pyramid: `gaussian`, or `laplacian`: each level compares what it holds beyond the next coarser one.
         smallest_size: no axis is shrunk below this many voxels.
+        symmetric: compares in both directions, by the map and its inverse, so that exchanging fixed and moving image
+            gives the inverse field; for models that have an inverse, at twice the cost.
     """
 
     transformation: Transformation
@@ -50,6 +52,7 @@ class Stage:
     tolerance: float = 1e-4
     pyramid: Pyramid = "gaussian"
     smallest_size: int = 16
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
         factors = list(self.shrink_factors)
@@ -66,6 +69,12 @@ class Stage:
             raise ValueError(
                 f"variational: {type(self.optimizer).__name__} minimises sums of squares and needs the similarity "
                 f"SSD, got {type(self.similarity).__name__}"
+            )
+        invertible = type(self.transformation).inverse_displacement is not Transformation.inverse_displacement
+        if self.symmetric and (self.needs_squares or not invertible):
+            raise ValueError(
+                "variational: symmetric needs a transformation with an inverse and an optimizer of any energy, got "
+                f"{type(self.transformation).__name__} and {type(self.optimizer).__name__}"
             )
 
     @property
@@ -132,7 +141,7 @@ class Variational(RegistrationModule):
         """The displacement `(B, D, *S)` that one stage finds."""
         domain, theta = images.domain, None
         edges = None if domain.spacing_mm is None else domain.spacing_mm[0]
-        energy = Energy(stage.transformation, stage.similarity, stage.regularizer, stage.weight)
+        energy = Energy(stage.transformation, stage.similarity, stage.regularizer, stage.weight, stage.symmetric)
         shapes = level_shapes(domain.shape, stage.shrink_factors, edges, stage.smallest_size)
         before = domain
         for level, shape in distinct_levels(shapes):

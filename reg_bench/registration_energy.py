@@ -23,12 +23,15 @@ class Energy:
         similarity: `D`.
         regularizer: `R`, of the displacement or of the velocity of a flow; `None` for none.
         weight: of the regularizer, and of the energy that the model itself has (LDDMM's geodesic length).
+        symmetric: whether `D` is the mean of both directions, `D(F, M o phi)` and `D(M, F o phi^-1)`: exchanging the
+            images then gives the inverse map. The model must have an inverse.
     """
 
     transformation: Transformation
     similarity: Similarity
     regularizer: Regularizer | None = None
     weight: float = 1.0
+    symmetric: bool = False
 
     def penalty(self, theta: Tensor, domain: Domain, u: Tensor) -> Tensor | None:
         """`weight R`, `(B,)`; `u` is the displacement of `theta`, where it is at hand already."""
@@ -59,12 +62,19 @@ class ImageObjective(Objective):
 
     def __init__(self, energy: Energy, images: Images) -> None:
         self._energy, self._images = energy, images
-        self._bound = energy.similarity.bind(images.fixed, images.mask, images.domain.spacing_mm)
+        spacing = images.domain.spacing_mm
+        self._bound = energy.similarity.bind(images.fixed, images.mask, spacing)
+        # The mask lies on the fixed grid and says nothing about the moving image.
+        self._back = energy.similarity.bind(images.moving, None, spacing) if energy.symmetric else None
 
     def energy(self, theta: Tensor) -> Tensor:
         """Of `theta (B, *P)`: `(B,)`."""
         u = self._energy.transformation.displacement(theta, self._images.domain)
         value = self._bound(warp(self._images.moving, u))
+        if self._back is not None:
+            inverse = self._energy.transformation.inverse_displacement(theta, self._images.domain)
+            assert inverse is not None
+            value = (value + self._back(warp(self._images.fixed, inverse))) / 2
         penalty = self._energy.penalty(theta, self._images.domain, u)
         return value if penalty is None else value + penalty
 
