@@ -94,10 +94,12 @@ def points(count: int) -> Task:
     return lambda: metrics.tre(u, fixed, moving), peer
 
 
-def with_gradient(call: Callable[[torch.Tensor], torch.Tensor], leaf: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """The gradient of a random weighting of the result; `leaf` is what it is taken of."""
+def with_gradient(
+    call: Callable[[torch.Tensor], torch.Tensor], leaf: torch.Tensor, channels: int
+) -> Callable[[], torch.Tensor]:
+    """The gradient of a random weighting of the result, which has so many channels; `leaf` is what it is taken of."""
     leaf = leaf.clone().requires_grad_()
-    weight = torch.randn(call(leaf).shape, generator=torch.Generator().manual_seed(1))
+    weight = torch.randn(1, channels, *leaf.shape[2:], generator=torch.Generator().manual_seed(1))
 
     def run() -> torch.Tensor:
         return torch.autograd.grad(call(leaf), leaf, weight)[0]
@@ -110,7 +112,7 @@ def warp_gradient(spatial: tuple[int, ...]) -> Task:
     from monai.networks.blocks import Warp
 
     image, u, peer = smooth(spatial, 1.0)[:, :1], smooth(spatial, 2.0), Warp(padding_mode="border")
-    return with_gradient(lambda x: field.warp(image, x), u), with_gradient(lambda x: peer(image, x), u)
+    return with_gradient(lambda x: field.warp(image, x), u, 1), with_gradient(lambda x: peer(image, x), u, 1)
 
 
 def exponential(spatial: tuple[int, ...]) -> Task:
@@ -126,7 +128,8 @@ def exponential_gradient(spatial: tuple[int, ...]) -> Task:
     from monai.networks.blocks import DVF2DDF
 
     velocity, peer = smooth(spatial, 2.0), DVF2DDF(num_steps=7, padding_mode="border")
-    return with_gradient(field.exponential, velocity), with_gradient(peer, velocity)
+    ours, theirs = (with_gradient(call, velocity, len(spatial)) for call in (field.exponential, peer))
+    return ours, theirs
 
 
 def exponential_half() -> Task:

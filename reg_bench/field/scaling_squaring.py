@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from reg_bench.field.checks import at_least_float32, check_field, needs_graph
+from reg_bench.field.differences import add_doubled_difference_adjoint, doubled_difference
 from reg_bench.field.linear_sampling import add_gradients, read
 from reg_bench.field.points import sample
 from reg_bench.field.resizing import resize
@@ -136,34 +137,13 @@ class _Exponential(torch.autograd.Function):
         return gradient / 2**squarings, None
 
 
-def _neighbours(w: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Views of `w (..., *S)` along the spatial `axis` counted from the end: all but the first, all but the last
-    voxel, the first and the last."""
-    length = w.shape[axis]
-    return w.narrow(axis, 1, length - 1), w.narrow(axis, 0, length - 1), w.narrow(axis, 0, 1), w.narrow(axis, -1, 1)
-
-
-def _doubled_difference(w: Tensor, axis: int, out: Tensor) -> Tensor:
-    """`w(x + 1) - w(x - 1)` along an axis, the border voxel repeated, into `out`."""
-    length = w.shape[axis]
-    if length == 1:
-        return out.zero_()
-    ahead, behind = _neighbours(w, axis)[:2]
-    torch.sub(
-        ahead.narrow(axis, 1, length - 2), behind.narrow(axis, 0, length - 2), out=out.narrow(axis, 1, length - 2)
-    )
-    torch.sub(w.narrow(axis, 1, 1), w.narrow(axis, 0, 1), out=out.narrow(axis, 0, 1))
-    torch.sub(w.narrow(axis, -1, 1), w.narrow(axis, length - 2, 1), out=out.narrow(axis, -1, 1))
-    return out
-
-
 def _second_order(w: Tensor) -> Tensor:
     """`w + (w . grad) w / 2`, the exponential up to terms of third order; `w (B, D, *S)`."""
     dims = w.shape[1]
     out, spare = w.clone(memory_format=torch.contiguous_format), torch.empty_like(w[:, 0])
     for axis in range(dims):
         for c in range(dims):
-            out[:, c].addcmul_(w[:, axis], _doubled_difference(w[:, c], axis - dims, spare), value=0.25)
+            out[:, c].addcmul_(w[:, axis], doubled_difference(w[:, c], axis - dims, spare), value=0.25)
     return out
 
 
@@ -173,14 +153,8 @@ def _second_order_adjoint(w: Tensor, gradient: Tensor) -> Tensor:
     out, spare = gradient.clone(memory_format=torch.contiguous_format), torch.empty_like(w[:, 0])
     for axis in range(dims):
         for c in range(dims):
-            difference = _doubled_difference(w[:, c], axis - dims, spare)
+            difference = doubled_difference(w[:, c], axis - dims, spare)
             out[:, axis].addcmul_(gradient[:, c], difference, value=0.25)
             product = torch.mul(w[:, axis], gradient[:, c], out=spare)
-            into, along = out[:, c], axis - dims
-            into_ahead, into_behind, into_first, into_last = _neighbours(into, along)
-            ahead, behind, first, last = _neighbours(product, along)
-            into_ahead.add_(behind, alpha=0.25)
-            into_last.add_(last, alpha=0.25)
-            into_behind.sub_(ahead, alpha=0.25)
-            into_first.sub_(first, alpha=0.25)
+            add_doubled_difference_adjoint(product, axis - dims, out[:, c], 0.25)
     return out
