@@ -100,3 +100,7 @@ def burns(seconds: float) -> np.ndarray:
     while time.process_time() - begin < seconds:
         pass
     return np.zeros(1)
+
+
+def fails_with_threads(threads: int) -> np.ndarray:
+    raise ValueError("the images do not overlap")
