@@ -573,6 +573,15 @@ def test_2020_image_of_another_dimension(task: str, file: str, old: Path, tmp_pa
     assert any(f"{file}: a 2-D image (18, 14), expected 3-D" in f for f in faults(folder))
 
 
+def test_test_images_that_are_kept_back_need_not_be_listed(copy: Callable[[str], Path]) -> None:
+    folder = copy("AbdomenCTCT")
+    shutil.rmtree(folder / "imagesTs")
+    edit(folder, lambda c: c.update(test=[], numTest=0))
+    assert not faults(folder)
+    notes = [str(f) for f in Learn2Reg(root=folder).survey().findings]
+    assert any("registration_test[0] names './imagesTs/" in n for n in notes)
+
+
 def test_images_that_no_pair_needs_are_opened(copy: Callable[[str], Path]) -> None:
     folder, few = copy("AbdomenCTCT"), {"train_pairs": 1, "val_pairs": 1}
     used = {s for people in Learn2Reg(root=folder, **few).subjects().values() for s in people}  # type: ignore[arg-type]
