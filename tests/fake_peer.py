@@ -104,3 +104,13 @@ def burns(seconds: float) -> np.ndarray:
 
 def fails_with_threads(threads: int) -> np.ndarray:
     raise ValueError("the images do not overlap")
+
+
+def hangs_once(fixed: np.ndarray, journal: str, threads: int, **_: object) -> np.ndarray:
+    """No motion; hangs in its second call. Every call leaves a line with its process in `journal`."""
+    with open(journal, "a+") as file:
+        file.write(f"{os.getpid()}\n")
+        file.seek(0)
+        if len(file.readlines()) == 2:
+            time.sleep(60)
+    return np.zeros((fixed.ndim, *fixed.shape))
