@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from reg_bench.field.checks import needs_graph
 
 # Distances of a block of places to all control points: what stays in the cache.
-_BLOCK_DISTANCES = 1 << 20
+_BLOCK_DISTANCES = 1 << 18
 
 
 @dataclass(frozen=True)
