@@ -7,12 +7,15 @@ from typing import Any, ClassVar
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
 from reg_bench.synthesis_cases import (
+    Contrast,
     LastSequence,
+    check_contrast,
     check_not_negative,
     check_positive,
     detached_pair,
     evenly_spaced,
     frame_records,
+    recontrasted,
 )
 from reg_bench.synthesis_heart import HeartConfig, heart_sequence
 from reg_bench.types import ImageSequence, RegistrationPair
@@ -35,6 +38,7 @@ class PhantomCine(RegistrationDataModule):
         noise: standard deviation of the Rician noise; the blood is about 0.85.
         drift: relative change of the intensity over the sequence.
         spacing_mm: pixel size.
+        contrast: `same`, or what another modality would show in the moving image: `inverted`, `non-monotonic`.
         options: `batch_size`, `num_workers`, `cache`, `cache_dir`, `seed`, `augmentation` of
             `RegistrationDataModule`.
 
@@ -58,6 +62,7 @@ class PhantomCine(RegistrationDataModule):
         noise: float = 0.025,
         drift: float = 0.08,
         spacing_mm: float = 1.4,
+        contrast: Contrast = "same",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -66,6 +71,8 @@ class PhantomCine(RegistrationDataModule):
         self.sequences, self.frames, self.size, self.length = sequences, frames, tuple(size), length
         self.max_motion, self.noise, self.drift, self.spacing_mm = max_motion, noise, drift, spacing_mm
         self._chosen = evenly_spaced(length, frames)
+        check_contrast(self.name, contrast)
+        self.contrast: Contrast = contrast
         self._config = HeartConfig(
             size=(size[0], size[1]),
             length=length,
@@ -85,7 +92,7 @@ class PhantomCine(RegistrationDataModule):
 
     def load(self, record: Record) -> RegistrationPair:
         """The reference against the frame of `record`."""
-        return detached_pair(self.sequence(record).pair(record["frame"]))
+        return recontrasted(detached_pair(self.sequence(record).pair(record["frame"])), self.contrast)
 
     def _make(self, record: Mapping[str, Any]) -> ImageSequence:
         return heart_sequence(self._config, seed=record["seed"], case_id=record["subject"])

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
-from reg_bench.synthesis_cases import check_not_negative, check_positive, pair_records
+from reg_bench.synthesis_cases import (
+    Contrast,
+    check_contrast,
+    check_not_negative,
+    check_positive,
+    pair_records,
+    recontrasted,
+)
 from reg_bench.synthesis_organs import OrgansConfig, organs_pair
 from reg_bench.types import RegistrationPair
 
@@ -27,6 +34,7 @@ class PhantomVolume(RegistrationDataModule):
         noise: standard deviation of the Rician noise; organs lie between 0.12 and 0.95.
         drift: relative difference of gain between the two images.
         landmarks: points per pair, inside organs.
+        contrast: `same`, or what another modality would show in the moving image: `inverted`, `non-monotonic`.
         options: `batch_size`, `num_workers`, `cache`, `cache_dir`, `seed`, `augmentation` of
             `RegistrationDataModule`.
 
@@ -49,6 +57,7 @@ class PhantomVolume(RegistrationDataModule):
         noise: float = 0.02,
         drift: float = 0.06,
         landmarks: int = 80,
+        contrast: Contrast = "same",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -56,6 +65,8 @@ class PhantomVolume(RegistrationDataModule):
         check_not_negative(self.name, max_motion=max_motion, noise=noise)
         self.cases, self.size, self.spacing_mm = cases, tuple(size), tuple(spacing_mm)
         self.max_motion, self.landmarks, self.noise, self.drift = max_motion, landmarks, noise, drift
+        check_contrast(self.name, contrast)
+        self.contrast: Contrast = contrast
         self._config = OrgansConfig(
             size=(size[0], size[1], size[2]),
             spacing_mm=(spacing_mm[0], spacing_mm[1], spacing_mm[2]),
@@ -70,4 +81,4 @@ class PhantomVolume(RegistrationDataModule):
 
     def load(self, record: Record) -> RegistrationPair:
         """The pair of `record`, generated."""
-        return organs_pair(self._config, seed=record["seed"], case_id=record["case_id"])
+        return recontrasted(organs_pair(self._config, seed=record["seed"], case_id=record["case_id"]), self.contrast)

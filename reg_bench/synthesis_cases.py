@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch import Tensor
 from reg_bench import field
 from reg_bench.errors import DataError
 from reg_bench.types import ImageSequence, PointPairs, RegistrationPair
+
+Contrast = Literal["same", "inverted", "non-monotonic"]
 
 _SPLIT_OFFSET = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 _SEED_STRIDE = 10_000_000
@@ -73,6 +75,27 @@ def check_not_negative(dataset: str, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and value < 0:
             raise DataError(f"{dataset}: {name} must not be negative, got {value}")
+
+
+def check_contrast(dataset: str, contrast: str) -> None:
+    """Raises `DataError` for a contrast that there is not."""
+    if contrast not in get_args(Contrast):
+        raise DataError(f"{dataset}: contrast must be one of {', '.join(get_args(Contrast))}, got {contrast!r}")
+
+
+def recontrasted(pair: RegistrationPair, contrast: Contrast) -> RegistrationPair:
+    """`pair` as if its moving image came from another modality; motion, labels and points stay exact.
+
+    With `v` the moving intensity over its maximum, `inverted` shows `w = 1 - v` and `non-monotonic` `|w - 0.3|`, which
+    falls and rises again: tissues that differ in one image may look alike in the other.
+    """
+    if contrast == "same":
+        return pair
+    top = pair.moving.amax(dim=tuple(range(2, pair.moving.ndim)), keepdim=True).clamp(min=1e-6)
+    other = 1 - pair.moving / top
+    if contrast == "non-monotonic":
+        other = (other - 0.3).abs()
+    return replace(pair, moving=other * top)
 
 
 def known_pair(

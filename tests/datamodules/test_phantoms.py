@@ -264,3 +264,21 @@ def test_motion_beyond_what_a_heart_can_do_is_refused() -> None:
     data = cine(max_motion=60.0)
     with pytest.raises(DataError):
         data.load(data.records("test")[0])
+
+
+@pytest.mark.parametrize(("dataset", "size"), [(PhantomCine, (48, 48)), (PhantomVolume, (20, 20, 20))])
+def test_another_contrast_changes_the_moving_image_alone(dataset: type, size: tuple[int, ...]) -> None:
+    pairs = {}
+    for contrast in ("same", "inverted", "non-monotonic"):
+        data = dataset(size=size, contrast=contrast)
+        pairs[contrast] = data.load(data.records("test")[0])
+    same = pairs["same"]
+    top = same.moving.max()
+    torch.testing.assert_close(pairs["inverted"].moving, top - same.moving)
+    torch.testing.assert_close(pairs["non-monotonic"].moving, (0.7 * top - same.moving).abs())
+    for pair in pairs.values():
+        assert torch.equal(pair.fixed, same.fixed)
+        assert torch.equal(pair.moving_labels, same.moving_labels)
+        assert torch.equal(pair.true_displacement, same.true_displacement)
+    with pytest.raises(DataError, match="contrast must be one of same, inverted, non-monotonic, got 'negative'"):
+        dataset(size=size, contrast="negative")
