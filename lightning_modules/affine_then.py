@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from reg_bench.method import RegistrationModule
 from reg_bench.types import DisplacementField, RegistrationPair
@@ -12,12 +13,15 @@ class AffineThen(RegistrationModule):
     """Runs `first`, warps the moving image by its field, runs `then` on the result and composes both fields.
 
     The composed field acts on the original moving image, `w(x) = v(x) + u(x + v(x))`, so that images and labels
-    are interpolated once in the end. Named uses: `affine+demons-symmetric` and its like.
+    are interpolated once in the end. Any two names joined by `+` stand for it, e.g. `affine+demons-torch`; so do the
+    names of some YAML files.
 
     Args:
-        first: usually `lightning_modules.simpleitk_affine.Affine`.
+        first: any registration method, usually `lightning_modules.simpleitk_affine.Affine`.
         then: any registration method.
     """
+
+    joins: ClassVar[tuple[str, ...]] = ("first", "then")
 
     def __init__(self, first: RegistrationModule, then: RegistrationModule) -> None:
         super().__init__()

@@ -21,7 +21,8 @@ _MARKS = {"pass": "[green]pass[/]", "fail": "[bold red]FAIL[/]", "not applicable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `reg-bench check`."""
-    parser.add_argument("method", metavar="METHOD", help="name (see `list methods`), package.module.Class or YAML file")
+    named = "name, names joined by + (see `list methods`), package.module.Class or YAML file"
+    parser.add_argument("method", metavar="METHOD", help=named)
     parser.add_argument(
         "--dimension", type=int, choices=(2, 3), action="append", help="only in 2-D or 3-D (default: both)"
     )

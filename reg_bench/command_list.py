@@ -8,6 +8,11 @@ import textwrap
 
 SUMMARY = "List methods, suites, datasets or metrics."
 
+JOINED = (
+    "Names joined by + are a method as well: A+B runs A, then B on what A leaves, and composes their fields; "
+    "A+B+C goes on."
+)
+
 KINDS = ("methods", "suites", "datasets", "metrics")
 
 
@@ -32,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     for name, accepts, summary in rows:
         head = f"{name:<{name_width}}  " + (f"{accepts:<{accepts_width}}  " if accepts_width else "")
         print(textwrap.fill(head + summary, width=max(width, len(indent) + 30), subsequent_indent=indent))
+    if args.kind == "methods":
+        print(textwrap.fill(JOINED, width=width))
     return 0
 
 

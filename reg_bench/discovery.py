@@ -6,21 +6,25 @@ Listing reads the sources only; a member is imported when it is used. A member i
 * a YAML file in `benchmarks/methods/` (a class with its settings) or `benchmarks/suites/`;
 * an entry point of an installed package in the group `reg_bench.methods`, `.datasets` or `.metrics`.
 
-Anything importable can also be named by its class path, `package.module.Class`.
+Anything importable can also be named by its class path, `package.module.Class`. Names of methods joined by `+`
+are one method after another.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from reg_bench.config_files import check_keys, mapping
+from reg_bench.config_files import nearest as nearest
+from reg_bench.config_files import read_yaml as read_yaml
 from reg_bench.errors import ConfigError, RegBenchError
+from reg_bench.joined_names import joining_class, last_two
 from reg_bench.source_scan import ScannedClass, core_classes, entry_point_source, inherited, scan_file
 
 if TYPE_CHECKING:
@@ -147,11 +151,11 @@ def _named_methods(classes: Sequence[Member]) -> list[Member]:
     found = []
     for path in sorted((benchmarks_folder() / "methods").glob("*.yaml")):
         content = read_yaml(path)
-        _check_keys(content, _METHOD_KEYS, str(path))
+        check_keys(content, _METHOD_KEYS, str(path))
         for key in ("name", "class_path"):
             if not isinstance(content.get(key), str) or not content[key]:
                 raise ConfigError(f"{path}: {key} must be a text, got {content.get(key)!r}")
-        init_args = _mapping(content.get("init_args"), f"{path}: init_args")
+        init_args = mapping(content.get("init_args"), f"{path}: init_args")
         base = known.get(content["class_path"])
         accepts = dict(base.accepts) if base else {}
         class_path = base.class_path if base else content["class_path"]
@@ -170,52 +174,6 @@ def _suites() -> Iterator[Member]:
         yield Member(name, str(content.get("summary", "")), "suites", {}, path)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigError: missing, not YAML (with the line), or not a mapping.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', error)}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys, got {type(content).__name__}")
-    return content
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where something similar is known, else the list of what is known."""
-    names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else ""
-
-
-def _check_keys(content: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    for key in content:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(key), known)}")
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping of keys, got {value!r}")
-    return dict(value)
-
-
 def find(kind: Kind, name: str, source: str = "") -> Member:
     """The member of `kind` called `name`.
 
@@ -230,7 +188,8 @@ def find(kind: Kind, name: str, source: str = "") -> Member:
 
 
 def resolve(kind: Literal["methods", "datasets"], given: str | Spec | Mapping[str, Any], source: str = "") -> Spec:
-    """What `given` stands for: a name, a class path, a YAML file, or a mapping of `class_path, init_args, name`.
+    """What `given` stands for: a name, names of methods joined by `+`, a class path, a YAML file, or a mapping of
+    `class_path, init_args, name`.
 
     Settings of a named method and those given are joined, the given ones win. Imports nothing.
 
@@ -247,27 +206,37 @@ def resolve(kind: Literal["methods", "datasets"], given: str | Spec | Mapping[st
             member = known[given]
             where = str(member.source) if member.init_args else source
             return Spec(given, member.class_path, _resolved_args(member.init_args, where), where)
+        if kind == "methods" and "+" in given:
+            return _joined(given, source)
         if "." in given:
             return Spec(given, given, {}, source)
         find(kind, given, source)
     if not isinstance(given, Mapping):
         raise ConfigError(f"{source or kind}: expected a name or a mapping with class_path, got {given!r}")
     where = source or "method"
-    _check_keys(given, _METHOD_KEYS, where)
+    check_keys(given, _METHOD_KEYS, where)
     if not isinstance(given.get("class_path"), str):
         raise ConfigError(
             f"{where}: class_path must be a name or package.module.Class, got {given.get('class_path')!r}"
         )
     base = resolve(kind, given["class_path"], source)
-    own = _resolved_args(_mapping(given.get("init_args"), f"{where}: init_args"), where)
+    own = _resolved_args(mapping(given.get("init_args"), f"{where}: init_args"), where)
     return Spec(str(given.get("name") or base.name), base.class_path, {**base.init_args, **own}, source or base.source)
+
+
+def _joined(name: str, source: str) -> Spec:
+    """`a+b+c`: the method `a+b`, then the method `c`; each a name of its own or joined in turn."""
+    joiner = joining_class(_scanned("methods"))
+    parts = (resolve("methods", part, source) for part in last_two(name, source))
+    nested = [{"class_path": part.class_path, "init_args": dict(part.init_args)} for part in parts]
+    return Spec(name, joiner.class_path, dict(zip(joiner.accepts["joins"], nested, strict=True)), source)
 
 
 def _resolved_args(value: Any, source: str) -> Any:
     """`value` with every nested method `{class_path: short name, …}` spelt out for jsonargparse."""
     if isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
         inner = value["class_path"]
-        if "." not in inner or inner in {m.name for m in members("methods")}:
+        if "." not in inner or "+" in inner or inner in {m.name for m in members("methods")}:
             spec = resolve("methods", value, source)
             return {"class_path": spec.class_path, "init_args": dict(spec.init_args)}
     if isinstance(value, Mapping):
@@ -395,4 +364,4 @@ def _check_init_keys(cls: type, init_args: Mapping[str, Any], where: str) -> Non
             raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(key), known)}")
         if isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
             inner = load_class(value["class_path"], "methods", where)
-            _check_init_keys(inner, _mapping(value.get("init_args"), where), f"{where}.{key}.init_args")
+            _check_init_keys(inner, mapping(value.get("init_args"), where), f"{where}.{key}.init_args")

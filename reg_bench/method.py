@@ -33,6 +33,7 @@ class RegistrationModule(LightningModule, ABC):
         needs: fields of the pair without which it cannot run, e.g. `("true_displacement",)`.
         licence: SPDX identifier of the code that does the work.
         optimises: whether `register` needs gradients; they are then enabled even inside `Trainer.predict`.
+        joins: of the one class that names joined by `+` stand for, its two arguments that take a method each.
     """
 
     name: ClassVar[str] = ""
@@ -41,6 +42,7 @@ class RegistrationModule(LightningModule, ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     licence: ClassVar[str] = "Apache-2.0"
     optimises: ClassVar[bool] = False
+    joins: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def register(self, pair: RegistrationPair) -> DisplacementField:

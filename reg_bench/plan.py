@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -123,13 +123,34 @@ def _plan_method(spec: Spec, seed: int) -> PlannedMethod:
     cls = discovery.load_class(spec.class_path, "methods", spec.source)
     init_args = discovery.resolved_init_args("methods", spec)
     config_hash = digest(spec.class_path, _settings(init_args))
-    version, licence = str(getattr(cls, "version", "1")), str(getattr(cls, "licence", ""))
+    version, licence = _version(cls, init_args), str(getattr(cls, "licence", ""))
     seed_everything(seed)
     try:
         module, missing = discovery.build_method(spec), None
     except MissingExtraError as error:
         module, missing = None, str(error)
     return PlannedMethod(spec, version, licence, config_hash, init_args, module, missing)
+
+
+def _version(cls: type, init_args: Mapping[str, Any]) -> str:
+    """The version of a method; `1+2+1` with those of the methods inside it, where one of these is not the first."""
+    own, inner = str(getattr(cls, "version", "1")), list(_inner_versions(init_args))
+    return own if all(v == "1" for v in inner) else "+".join([own, *inner])
+
+
+def _inner_versions(value: Any) -> Iterator[str]:
+    """Versions of all methods in the settings, in order: a change of any of them changes the results."""
+    from reg_bench.method import RegistrationModule
+
+    if isinstance(value, Mapping):
+        if isinstance(value.get("class_path"), str):
+            cls = discovery.load_class(value["class_path"])
+            if issubclass(cls, RegistrationModule):
+                yield cls.version
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _inner_versions(part)
 
 
 def _settings(value: Any) -> Any:

@@ -106,6 +106,104 @@ def test_short_names_inside_settings_are_spelt_out(shipped: Path) -> None:
     assert spec.init_args == {"after": [inner], "n": 1}
 
 
+JOINER = (
+    "class Joiner(RegistrationModule):\n    joins: ClassVar[tuple[str, ...]] = ('before', 'after')\n"
+    "class A(RegistrationModule):\n    name = 'a'\n"
+    "class B(RegistrationModule):\n    name = 'b'\n"
+)
+
+
+def test_joined_names_nest_from_the_left_and_know_no_method_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: Path
+) -> None:
+    _package(tmp_path, monkeypatch, methods=JOINER)
+    (shipped / "methods" / "c.yaml").write_text("name: b-2\nclass_path: b\ninit_args: {n: 2}\n")
+    a, b, b2 = (
+        {"class_path": f"lightning_modules.methods.{name}", "init_args": args}
+        for name, args in (("A", {}), ("B", {}), ("B", {"n": 2}))
+    )
+    joiner = "lightning_modules.methods.Joiner"
+    both = {"before": a, "after": b}
+    ab = {"class_path": joiner, "init_args": both}
+    assert discovery.resolve("methods", "a+b") == discovery.Spec("a+b", joiner, both)
+    assert discovery.resolve("methods", "a+b+b-2") == discovery.Spec("a+b+b-2", joiner, {"before": ab, "after": b2})
+    # Anything that a name may be can be joined, and a joined name stands wherever a name may.
+    assert discovery.resolve("methods", "a+some.module.Other").init_args["after"]["class_path"] == "some.module.Other"
+    wrapped = discovery.resolve(
+        "methods", {"class_path": "some.Wrapper", "init_args": {"inner": {"class_path": "a+b"}}}
+    )
+    assert wrapped.init_args == {"inner": ab}
+    again = discovery.resolve("methods", {"name": "mine", "class_path": "a+b", "init_args": {"after": a}})
+    assert again == discovery.Spec("mine", joiner, {"before": a, "after": a})
+
+
+def test_a_name_with_a_plus_of_its_own_keeps_its_meaning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: Path
+) -> None:
+    _package(tmp_path, monkeypatch, methods=JOINER)
+    (shipped / "methods" / "own.yaml").write_text("name: a+b\nclass_path: a\n")
+    assert discovery.resolve("methods", "a+b").class_path == "lightning_modules.methods.A"
+    first = discovery.resolve("methods", "a+b+b").init_args["before"]
+    assert first == {"class_path": "lightning_modules.methods.A", "init_args": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("identiti+identity", r"unknown method 'identiti'; did you mean 'identity'\?"),
+        ("identity+identiti", r"unknown method 'identiti'; did you mean 'identity'\?"),
+        ("identity+", r"method 'identity\+': expected the names of methods on both sides of every \+"),
+        ("+identity", r"both sides of every \+"),
+    ],
+)
+def test_joined_name_that_does_not_fit_is_named(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        discovery.resolve("methods", name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("class A:\n    name = 'a'\n", "found: none"),
+        ("class A:\n    name = 'a'\n    joins = ('x', 'y')\nclass B:\n    joins = ('x', 'y')\n", "one class with"),
+        ("class A:\n    name = 'a'\n    joins = ('x',)\n", r"methods\.py: joins must name two arguments, got \('x',\)"),
+    ],
+)
+def test_joining_needs_one_class_that_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: Path, text: str, message: str
+) -> None:
+    _package(tmp_path, monkeypatch, methods=text)
+    with pytest.raises(ConfigError, match=message):
+        discovery.resolve("methods", "a+a")
+
+
+def test_joined_method_of_the_shipped_ones_is_built_and_versioned() -> None:
+    from dataclasses import replace
+
+    from lightning_modules.identity import Identity
+    from reg_bench.plan import plan_methods
+    from reg_bench.suite import load_suite, select_methods
+
+    suite = select_methods(load_suite("quick"), ["identity+fake_members.Noise", "identity+identity"])
+    then = {"class_path": "fake_members.Noise", "init_args": {"scale": 9.0}}
+    loud = replace(suite.methods[0], name="loud", init_args={**suite.methods[0].init_args, "then": then})
+    noise, nothing, louder = plan_methods(replace(suite, methods=(*suite.methods, loud)), seed=0)
+    assert isinstance(getattr(noise.module, "first", None), Identity)
+    assert type(getattr(noise.module, "then", None)).__name__ == "Noise"
+    assert len({noise.config_hash, nothing.config_hash, louder.config_hash}) == 3
+    assert nothing.version == "1"
+
+
+def test_version_of_a_part_enters_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning_modules.identity import Identity
+    from reg_bench.plan import plan_methods
+    from reg_bench.suite import load_suite, select_methods
+
+    suite = select_methods(load_suite("quick"), ["identity+fake_members.Noise"])
+    monkeypatch.setattr(Identity, "version", "3")
+    assert plan_methods(suite, seed=0)[0].version == "1+3+1"
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -166,6 +264,7 @@ def test_entry_points_of_installed_packages_are_found_without_import(
 def test_everything_shipped_is_listed_without_importing_torch() -> None:
     code = (
         "import sys; from reg_bench.discovery import members\n"
+        "from reg_bench.discovery import resolve; resolve('methods', 'identity+affine+demons')\n"
         "names = [m.name for k in ('methods', 'datasets', 'metrics', 'suites') for m in members(k)]\n"
         "assert {'identity', 'truth', 'dice', 'quick'} <= set(names), names\n"
         "assert not {'torch', 'numpy', 'polars', 'monai'} & set(sys.modules)\n"
@@ -178,3 +277,12 @@ def test_every_shipped_member_has_one_line_that_says_what_it_is(kind: discovery.
     for member in discovery.members(kind):
         assert len(member.summary) > 10, member.name
         assert "\n" not in member.summary, member.name
+
+
+def test_list_of_methods_ends_with_what_joined_names_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    from reg_bench.cli import main
+
+    assert main(["list", "methods"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Names joined by + are a method as well")
+    assert main(["list", "suites"]) == 0
+    assert "joined" not in capsys.readouterr().out
