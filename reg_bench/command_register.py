@@ -1,4 +1,4 @@
-"""`reg-bench register`: two image files in, field, warped image, scores and a picture out."""
+"""`reg-bench register`: two image files in, field, warped image, scores, a picture and the course of the energy out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 
 SUMMARY = "Register two image files of any grid."
 
-OUTPUTS = ("displacement.nii.gz", "warped.nii.gz", "warped_labels.nii.gz", "metrics.json", "report.png")
+OUTPUTS = (
+    "displacement.nii.gz",
+    "warped.nii.gz",
+    "warped_labels.nii.gz",
+    "metrics.json",
+    "report.png",
+    "energy.csv",
+    "energy.png",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fixed", metavar="FIXED", type=Path, help=f"image that stays as it is ({formats})")
     parser.add_argument("moving", metavar="MOVING", type=Path, help="image to pull onto it, of any grid")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
-    parser.add_argument(
-        "--method", required=True, metavar="NAME", help="name (see `list methods`), package.module.Class or YAML file"
-    )
+    named = "name, names joined by + (see `list methods`), package.module.Class or YAML file"
+    parser.add_argument("--method", required=True, metavar="NAME", help=named)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random numbers (default 0)")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: all)")
     add_annotation_arguments(parser)
@@ -70,8 +77,10 @@ def run(args: argparse.Namespace) -> int:
     field = registered(method, pair, args.method)
     seconds = time.perf_counter() - started
     result = scores({"learn2reg": pair, "strict": pair}, field)
+    title = f"{args.method}: {args.moving.name} onto {args.fixed.name}"
     with written_together(args.out, OUTPUTS) as place:
-        _write(place, pair, field, moving, labels, f"{args.method}: {args.moving.name} onto {args.fixed.name}")
+        _write(place, pair, field, moving, labels, title)
+        _write_energy(place, method, title)
         (place / "metrics.json").write_text(json_text(result), encoding="utf-8")
     print_scores(result, f"{args.method}, {seconds:.1f} s, grid {grid_of_pair(pair).shape}")
     print(f"written to {args.out}: {', '.join(n for n in OUTPUTS if (args.out / n).exists())}")
@@ -134,6 +143,16 @@ def _write(
     if labels is not None:
         write_image(place / "warped_labels.nii.gz", warp_original(pair, field, labels, moving, "nearest"), grid)
     draw_report(pair, field, place / "report.png", title)
+
+
+def _write_energy(place: Path, method: RegistrationModule, title: str) -> None:
+    """The course of the energy, of methods that keep it."""
+    from reg_bench.energy_course import course_of, draw_course, write_course
+
+    rows = course_of(method)
+    if rows:
+        write_course(rows, place / "energy.csv")
+        draw_course(rows, place / "energy.png", title)
 
 
 def warp_original(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
+from matplotlib.figure import Figure
+from matplotlib.image import imread as read_picture
 
 from reg_bench import conformance_cases as cases
 from reg_bench.cli import main
+from reg_bench.energy_course import draw_course
 from reg_bench.grid import Grid
 from reg_bench.image_io import write_image
 from reg_bench.method import RegistrationModule
@@ -163,6 +167,56 @@ def test_warps_the_original_moving_image_once(tmp_path: Path) -> None:
     twice = sitk.GetArrayFromImage(sitk.Resample(sitk.Resample(moving, fixed), fixed, transform)).T
     inner = (slice(8, -8), slice(8, -8))
     assert np.abs(ours - exact)[inner].mean() < 0.7 * np.abs(twice - exact)[inner].mean()
+
+
+def test_course_of_the_energy_of_every_part_is_written(tmp_path: Path) -> None:
+    study = Study(tmp_path, 2)
+    out = tmp_path / "out"
+    method = tmp_path / "mine.yaml"
+    method.write_text("class_path: affine+demons-torch+demons-torch\ninit_args: {}\n")
+    assert main(study.arguments(out, annotated=False, method=str(method))) == 0
+    with (out / "energy.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["part", "method", "stage", "level", "case", "iteration", "energy", "seconds"]
+    assert {r["part"] for r in rows} == {"1", "2"}, "SimpleITK's affine keeps no course"
+    assert {r["method"] for r in rows} == {"demons-torch"}
+    levels = [[r for r in rows if (r["part"], r["level"]) == key] for key in itertools.product("12", "012")]
+    assert sum(map(len, levels)) == len(rows)
+    for level in levels:
+        assert [int(r["iteration"]) for r in level] == list(range(41))
+    result = json.loads((out / "metrics.json").read_text())
+    # The last energy is the mean square that is left, but for voxels that have no partner in the moving image.
+    left = result["after"]["strict"]["mse"]["mean"]
+    assert 0.1 * left < float(rows[-1]["energy"]) < left < 0.1 * result["before"]["strict"]["mse"]["mean"]
+    picture = read_picture(out / "energy.png")
+    assert picture.shape[1] > picture.shape[0] > 200
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50, "lines, not an empty canvas"
+    # A method without a course leaves none behind.
+    assert main(study.arguments(out, annotated=False, method="identity")) == 0
+    assert not {"energy.csv", "energy.png"} & {p.name for p in out.iterdir()}
+
+
+def test_picture_of_a_course_draws_a_line_per_level_in_a_panel_per_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_args, **_options: figures.append(figure))
+    rows = [
+        {"part": 1, "method": "m", "stage": s, "level": lv, "case": "c", "iteration": k, "energy": sign / (k + 1.0),
+         "seconds": 0.1 * k}
+        for s, sign in ((0, 1.0), (1, -1.0)) for lv in (0, 1) for k in range(11)
+    ]  # fmt: skip
+    draw_course(rows, tmp_path / "energy.png", "title")
+    (figure,) = figures
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["m, stage 1", "m, stage 2"]
+    positive, negative = figure.axes
+    assert (positive.get_yscale(), negative.get_yscale()) == ("log", "linear"), "an energy may be negative"
+    legend = positive.get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == [f"level {n}: 1 to 0.0909, 10 iterations, 1 s" for n in (1, 2)]
+    second = next(line for line in positive.get_lines() if line.get_label() == labels[1])
+    assert np.asarray(second.get_xdata()).tolist() == list(range(10, 21)), "levels follow one another"
 
 
 def test_png_in_same_names_out(tmp_path: Path) -> None:
