@@ -5,6 +5,7 @@ Each is a small class (`SSD()`, `LNCC(window=9)`, ...). `similarity(fixed, warpe
 `value_and_gradient(warped)` needs no graph. All are maskable, work in 2-D and 3-D and serve as losses of networks.
 """
 
+from reg_bench.similarity.balanced_ngf import BalancedNGF
 from reg_bench.similarity.base import Analytic, BoundSimilarity, Differentiable, Similarity
 from reg_bench.similarity.lncc import LNCC
 from reg_bench.similarity.mind import MIND
@@ -22,6 +23,7 @@ __all__ = [
     "NGF",
     "SSD",
     "Analytic",
+    "BalancedNGF",
     "BoundSimilarity",
     "Differentiable",
     "MutualInformation",
