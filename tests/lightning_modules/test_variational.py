@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from reg_bench import optimization as op
 from reg_bench import regularization as re
 from reg_bench import similarity as si
 from reg_bench import transformation as tr
-from reg_bench.discovery import build_method
+from reg_bench.discovery import build_method, resolve, resolved_init_args
 from reg_bench.errors import ConfigError
 from reg_bench.field import jacobian_determinant
 from reg_bench.types import RegistrationPair, collate_pairs
@@ -187,3 +188,9 @@ def test_settings_come_from_yaml_and_a_misspelt_one_is_named() -> None:
     broken = {**stage, "similarity": {**part, "init_args": {"windows": 5}}}
     with pytest.raises(ConfigError, match="windows"):
         build_method({**spec, "init_args": {"stages": [broken]}})
+
+
+@pytest.mark.parametrize("name", ["affine-torch", "ffd-nmi", "svf-lncc", "lddmm", "gauss-newton-ssd", "affine+ffd-mse"])
+def test_settings_of_named_methods_are_plain_values_that_a_manifest_can_hold(name: str) -> None:
+    settings = resolved_init_args("methods", resolve("methods", name))
+    assert json.loads(json.dumps(settings)) == settings
