@@ -36,8 +36,8 @@ def register(
 
     size = fixed.shape
     step = math.lcm(grid, adam_grid)
-    # At least two cells of the coarse grid: it divides by their number less one.
-    missing = [(0, max(-(-n // step), 2) * step - n) for n in size]
+    # At least three cells of the coarse grid: it smooths over three.
+    missing = [(0, max(-(-n // step), 3) * step - n) for n in size]
     images = [np.pad(array, missing, mode="edge") for array in (fixed, moving)]
     with torch.inference_mode(False), torch.enable_grad():
         found = convex_adam_pt(

@@ -28,13 +28,16 @@ def register(
 ) -> np.ndarray:
     """The displacement (D, *S) by `greedy -m METRIC -n ITERATIONS -s GRADIENT WARP -e STEP -tscale SCALE_STEPS`.
 
-    Images and spacings: see `peers`. `radius` is that of the window of NCC metrics, `gradient_sigma` and
-    `warp_sigma` are in voxels of the level, `noise` is the standard deviation of what greedy adds to the images
-    for these metrics.
+    Images and spacings: see `peers`. Short axes are continued and cut again. `radius` is that of the window of NCC
+    metrics, `gradient_sigma` and `warp_sigma` are in voxels of the level, `noise` is the standard deviation of what
+    greedy adds to the images for these metrics.
     """
     import picsl_greedy
 
-    dims = fixed.ndim
+    dims, size = fixed.ndim, fixed.shape
+    # Its Gaussian needs four voxels along every axis of the coarsest level.
+    smallest = 4 * 2 ** (len(iterations) - 1)
+    fixed, moving = (np.pad(a, [(0, max(smallest - n, 0)) for n in a.shape], mode="edge") for a in (fixed, moving))
     command = (
         # -wp 0: the warp comes as it is, not rounded to a tenth of a voxel.
         f"-d {dims} -threads {threads} -V 0 -seed {seed} -noise {noise} -wp 0 -i fixed moving"
@@ -45,7 +48,7 @@ def register(
     printed = io.StringIO()
     images = {"fixed": _image(fixed, fixed_spacing), "moving": _image(moving, moving_spacing)}
     greedy.execute(command, **images, warp=None, out=printed, err=printed)
-    return _array(greedy["warp"])
+    return _array(greedy["warp"])[(slice(None), *(slice(n) for n in size))]
 
 
 def metric_arguments(metric: str, radius: int, dims: int) -> str:
