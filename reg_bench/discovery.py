@@ -361,7 +361,8 @@ def _parse(cls: type, spec: Spec) -> tuple[Any, Any]:
     _check_init_keys(cls, spec.init_args, f"{_where(spec)}: init_args")
     parser = _parser(cls)
     try:
-        return parser, parser.parse_object(dict(spec.init_args))
+        # The parser writes into lists that it is given.
+        return parser, parser.parse_object(copy.deepcopy(dict(spec.init_args)))
     except Exception as error:
         text = " ".join(str(error).replace("Parser key", "init_args key").split())
         raise ConfigError(f"{_where(spec)}: {text}") from error

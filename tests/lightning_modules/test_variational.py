@@ -192,5 +192,9 @@ def test_settings_come_from_yaml_and_a_misspelt_one_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["affine-torch", "ffd-nmi", "svf-lncc", "lddmm", "gauss-newton-ssd", "affine+ffd-mse"])
 def test_settings_of_named_methods_are_plain_values_that_a_manifest_can_hold(name: str) -> None:
-    settings = resolved_init_args("methods", resolve("methods", name))
+    spec = resolve("methods", name)
+    before = json.dumps(spec.init_args)
+    settings = resolved_init_args("methods", spec)
+    build_method(spec)
+    assert json.dumps(spec.init_args) == before
     assert json.loads(json.dumps(settings)) == settings
