@@ -12,6 +12,7 @@ are one method after another.
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import importlib.metadata
