@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reg_bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reg_bench.datamodule import RegistrationDataModule
+    from reg_bench.suite import Suite
 
 SUMMARY = "Run a suite and rank its methods."
 
@@ -90,7 +95,8 @@ def _settings(args: argparse.Namespace) -> Any:
     if methods:
         suite = select_methods(suite, methods)
     if args.data_root is not None and not Path(args.data_root).is_dir():
-        raise ConfigError(f"--data.root: the folder {args.data_root} does not exist")
+        missing = f"--data.root: the folder {args.data_root} does not exist"
+        raise ConfigError("\n  ".join([missing, *_expected(suite)]))
     if args.out.exists() and not args.out.is_dir():
         raise ConfigError(f"--out: {args.out} is a file, expected a folder")
     return Settings(
@@ -106,6 +112,20 @@ def _settings(args: argparse.Namespace) -> Any:
         threads=suite.protocol.threads,
         time_limit_s=suite.protocol.time_limit_s,
     )
+
+
+def _expected(suite: Suite) -> list[str]:
+    """Where the data of a suite comes from and which files are expected."""
+    from reg_bench import discovery
+    from reg_bench.plan import task_spec
+
+    lines: list[str] = []
+    for path in dict.fromkeys(task_spec(task, suite.source).class_path for task in suite.tasks):
+        # What cannot be imported is complained of where it is used; here it is the folder that is wrong.
+        with contextlib.suppress(ConfigError):
+            cls: type[RegistrationDataModule] = discovery.load_class(path, "datasets")
+            lines += [f"{cls.name or path}:", *cls.about()]
+    return lines
 
 
 def _counts(out: Path, manifest: Mapping[str, Any]) -> Counter[str]:

@@ -128,13 +128,14 @@ class RegistrationDataModule(LightningDataModule, ABC):
         survey.about = self.about()
         return survey
 
-    def about(self) -> tuple[str, ...]:
+    @classmethod
+    def about(cls) -> tuple[str, ...]:
         """Where the data comes from and what its folder is expected to hold, line by line."""
-        about = [f"where to obtain it: {' '.join(inspect.cleandoc(self.source).split())}"] if self.source else []
-        if self.layout:
+        about = [f"where to obtain it: {' '.join(inspect.cleandoc(cls.source).split())}"] if cls.source else []
+        if cls.layout:
             about += [
-                "expected below the folder:" if self.folder else "expected:",
-                *inspect.cleandoc(self.layout).splitlines(),
+                "expected below the folder:" if cls.folder else "expected:",
+                *inspect.cleandoc(cls.layout).splitlines(),
             ]
         return tuple(about)
 

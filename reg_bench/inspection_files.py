@@ -63,15 +63,20 @@ def _where(survey: Survey, of: Callable[[Record], Sequence[str]]) -> dict[str, s
 
 
 def _images(record: Record) -> list[str]:
-    return [os.path.realpath(v) for k in _IMAGES if isinstance(v := record.get(k), str) and os.path.isabs(v)]
+    return [v for k in _IMAGES if isinstance(v := record.get(k), str) and os.path.isabs(v)]
 
 
 def _shared_images(survey: Survey) -> Iterator[Finding]:
     """Images for training or validation and for test; one that stands in every case is an atlas."""
-    records = [r for split in SPLITS for r in survey.records[split]]
-    atlas = set.intersection(*(set(_images(r)) for r in records)) if records else set()
-    for path, splits in sorted(_where(survey, _images).items()):
-        if len(splits) > 1 and path not in atlas:
+    where: dict[str, set[str]] = {}
+    for path, splits in _where(survey, _images).items():
+        where.setdefault(os.path.realpath(path), set()).update(splits)
+    atlas: set[str] | None = None
+    for record in (r for split in SPLITS for r in survey.records[split]):
+        atlas = set(_images(record)) if atlas is None else atlas & set(_images(record))
+    everywhere = {os.path.realpath(path) for path in atlas or ()}
+    for path, splits in sorted(where.items()):
+        if len(splits) > 1 and path not in everywhere:
             told = " and ".join(s for s in SPLITS if s in splits)
             yield Finding(survey.relative(path), f"this image is in the splits {told}; one only")
 

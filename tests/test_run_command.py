@@ -220,6 +220,9 @@ def test_bad_input_is_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "--methods: expected names" in _error(capsys, suite, "--out", out, "--methods", ",")
     missing = tmp_path / "nodata"
     assert f"the folder {missing} does not exist" in _error(capsys, suite, "--out", out, "--data.root", missing)
+    message = _error(capsys, "york", "--out", out, "--data.root", missing)
+    assert "cse.yorku.ca" in message
+    assert "manual_seg_32points_pat<N>.mat" in message
     assert "is a file, expected a folder" in _error(capsys, suite, "--out", suite)
     suite.write_text(suite.read_text().replace("panels", "pannels"))
     message = _error(capsys, suite, "--out", out)
