@@ -123,6 +123,7 @@ class Mixed(RegistrationDataModule):
                 note(f"{task}: {finding.file}" if finding.file else task, finding.message)
             for what, number in theirs.counts.items():
                 survey.count(f"{task}: {what}", number)
+            survey.contents.update(theirs.contents)
             if not theirs.faults:
                 data = member.checksum()
                 for split in SPLITS:

@@ -325,6 +325,16 @@ def test_the_faults_of_all_members_are_listed(folder: Path) -> None:
     assert any("two" in f and "5.nii.gz" in f and "unreadable" in f for f in found), found
 
 
+def test_files_that_no_case_of_a_member_needs_are_opened(folder: Path) -> None:
+    (folder / "g" / "images").mkdir(parents=True)
+    for number in range(3):
+        write(folder / "g" / "images" / f"{number}.mha", number)
+    (folder / "g" / "images" / "2.mha").write_bytes((folder / "g" / "images" / "2.mha").read_bytes()[:-40])
+    groups = {"name": "groups", "init_args": {"root": str(folder / "g"), "pairs": [["0", "1"]]}}
+    (found,) = inspect(Mixed([groups, {**tables(folder)[0], "weight": 0}])).faults
+    assert found.file.endswith("g/images/2.mha")
+
+
 def test_a_missing_folder_is_named_with_its_task(folder: Path) -> None:
     entries = [*tables(folder), {"name": "hippocampus", "init_args": {"root": str(folder / "nowhere")}}]
     found = [str(f) for f in inspect(Mixed(entries)).faults]
