@@ -12,7 +12,7 @@ from reg_bench.demons import Composition, Course, Demons, Forces, Kernel, demons
 from reg_bench.field import identity_grid, resize, warp
 from reg_bench.intensities import unit_range
 from reg_bench.method import RegistrationModule
-from reg_bench.pyramid import distinct_levels, level_shapes, shrink
+from reg_bench.pyramid import distinct_levels, level_shapes, same_proportions, shrink
 from reg_bench.transformation import Domain
 from reg_bench.types import DisplacementField, RegistrationPair
 
@@ -92,7 +92,7 @@ class DemonsTorch(RegistrationModule):
     def register(self, pair: RegistrationPair) -> DisplacementField:
         """All levels; cases of different proportions one by one."""
         self.course = []
-        alike = _proportions(pair.fixed_spacing_mm) and _proportions(pair.moving_spacing_mm)
+        alike = same_proportions(pair.fixed_spacing_mm) and same_proportions(pair.moving_spacing_mm)
         cases = [pair] if alike else list(pair.split())
         u = torch.cat([self._displacement(case) for case in cases])
         return DisplacementField.for_pair(u.to(torch.promote_types(pair.fixed.dtype, torch.float32)), pair)
@@ -131,14 +131,6 @@ def _rows(level: int, course: Course, case_ids: Sequence[str]) -> list[dict[str,
         for case, energies in zip(case_ids, columns, strict=True)
         for k, energy in enumerate(energies)
     ]
-
-
-def _proportions(spacing_mm: Tensor | None) -> bool:
-    """Whether the voxels of all cases have the same proportions, so that they share the shapes of the levels."""
-    if spacing_mm is None:
-        return True
-    ratios = spacing_mm / spacing_mm.amin(dim=1, keepdim=True)
-    return bool(torch.allclose(ratios, ratios[:1].expand_as(ratios), rtol=1e-5))
 
 
 def _ratio(pair: RegistrationPair, domain: Domain) -> Tensor:

@@ -21,15 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from reg_bench.intensities import PERCENTILES, ROUNDING
 from reg_bench.types import DisplacementField, RegistrationPair
 
 Array = NDArray[np.float32]
-
-# The intensities that are scaled to 0..1: the few brightest and darkest voxels are noise or vessels.
-NORMALISATION_PERCENTILES = (0.1, 99.9)
-
-# A constant image that was interpolated in float32 differs from a constant by less than this share.
-ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ def normalised(array: Array) -> Array:
 
     An image that is constant up to rounding becomes zero.
     """
-    low, high = (float(v) for v in np.percentile(array, NORMALISATION_PERCENTILES))
+    low, high = (float(v) for v in np.percentile(array, PERCENTILES))
     if high <= low:
         low, high = float(array.min()), float(array.max())
     if high - low <= ROUNDING * max(abs(low), abs(high)):

@@ -13,7 +13,7 @@ from reg_bench.field import compose, resize_image, warp
 from reg_bench.intensities import unit_range
 from reg_bench.method import RegistrationModule
 from reg_bench.optimization import GaussNewton, LevenbergMarquardt, Objective, Optimizer, Stopping
-from reg_bench.pyramid import distinct_levels, level_shapes, shrink
+from reg_bench.pyramid import distinct_levels, level_shapes, same_proportions, shrink
 from reg_bench.registration_energy import Energy, ImageObjective, Images, SquaredDifferences
 from reg_bench.regularization import Regularizer
 from reg_bench.similarity import SSD, Similarity
@@ -118,7 +118,7 @@ class Variational(RegistrationModule):
     def register(self, pair: RegistrationPair) -> DisplacementField:
         """All stages on all levels; cases of different proportions one by one."""
         self.course = []
-        if not _alike(pair.fixed_spacing_mm):
+        if not same_proportions(pair.fixed_spacing_mm):
             fields = [self._displacement(case) for case in pair.split()]
             return DisplacementField.for_pair(torch.cat(fields), pair)
         return DisplacementField.for_pair(self._displacement(pair), pair)
@@ -168,14 +168,6 @@ class Variational(RegistrationModule):
 
 def _objective(stage: Stage, energy: Energy, images: Images) -> Objective:
     return SquaredDifferences(energy, images) if stage.needs_squares else ImageObjective(energy, images)
-
-
-def _alike(spacing_mm: Tensor | None) -> bool:
-    """Whether all cases have voxels of the same proportions, so that they share the shapes of the levels."""
-    if spacing_mm is None:
-        return True
-    ratios = spacing_mm / spacing_mm.amin(dim=1, keepdim=True)
-    return bool(torch.allclose(ratios, ratios[:1].expand_as(ratios), rtol=1e-5))
 
 
 def _level(images: Images, shape: tuple[int, ...], pyramid: Pyramid) -> Images:

@@ -282,18 +282,7 @@ def resolved_init_args(kind: Literal["methods", "datasets"], spec: Spec) -> dict
         ConfigError: unknown argument, wrong type, missing argument; names the file and the key.
     """
     parsed = _parse(load_class(spec.class_path, kind, spec.source), spec)[1]
-    return {key: _plain(value) for key, value in vars(parsed).items()}
-
-
-def _plain(value: Any) -> Any:
-    """`value` without the parser's namespaces, those in lists included."""
-    if hasattr(value, "as_dict"):
-        value = value.as_dict()
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
+    return dict(parsed.as_dict())
 
 
 def build_method(given: str | Spec | Mapping[str, Any]) -> RegistrationModule:

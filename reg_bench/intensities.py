@@ -10,7 +10,7 @@ from reg_bench.field import gaussian
 # The few brightest and darkest voxels are noise or vessels.
 PERCENTILES = (0.1, 99.9)
 # A constant image that was interpolated in float32 differs from a constant by less than this share.
-_ROUNDING = 1e-5
+ROUNDING = 1e-5
 
 
 def unit_range(image: Tensor, percentiles: tuple[float, float] = PERCENTILES) -> Tensor:
@@ -31,7 +31,7 @@ def unit_range(image: Tensor, percentiles: tuple[float, float] = PERCENTILES) ->
     least, most = flat.amin(2), flat.amax(2)
     narrow = high <= low
     low, high = torch.where(narrow, least, low), torch.where(narrow, most, high)
-    constant = high - low <= _ROUNDING * torch.maximum(low.abs(), high.abs())
+    constant = high - low <= ROUNDING * torch.maximum(low.abs(), high.abs())
     width = torch.where(constant, torch.ones_like(low), high - low)
     shape = (*low.shape, *(1,) * (values.ndim - 2))
     scaled = ((values - low.reshape(shape)) / width.reshape(shape)).clamp_(0, 1)

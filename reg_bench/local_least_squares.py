@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from reg_bench.field import compose, gaussian, warp
+from reg_bench.field.differences import difference
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def local_model(fixed: Tensor, window: Sequence[float], damping: float) -> Local
         damping: added to the diagonal of the structure tensor, in squared intensities per voxel: flat
             neighbourhoods stay where they are.
     """
-    gradient = torch.stack([_difference(fixed, axis) for axis in range(fixed.ndim - 2)], dim=2)
+    gradient = torch.stack([difference(fixed, dim) for dim in range(2, fixed.ndim)], dim=2)
     dims = gradient.shape[2]
     places = [(i, j) for i in range(dims) for j in range(i, dims)]
     products = torch.stack([(gradient[:, :, i] * gradient[:, :, j]).sum(dim=1) for i, j in places], dim=1)
@@ -43,16 +44,6 @@ def local_model(fixed: Tensor, window: Sequence[float], damping: float) -> Local
     for i in range(dims):
         smooth[i, i] = smooth[i, i] + damping
     return LocalModel(gradient, _symmetric_inverse(smooth, dims), tuple(window))
-
-
-def _difference(image: Tensor, axis: int) -> Tensor:
-    """Central differences, one-sided at the border; zero along an axis of length 1."""
-    dim, length = axis + 2, image.shape[axis + 2]
-    if length == 1:
-        return torch.zeros_like(image)
-    edges = image.diff(dim=dim)
-    inner = (edges.narrow(dim, 0, length - 2) + edges.narrow(dim, 1, length - 2)) / 2
-    return torch.cat((edges.narrow(dim, 0, 1), inner, edges.narrow(dim, length - 2, 1)), dim=dim)
 
 
 def _symmetric_inverse(entries: dict[tuple[int, int], Tensor], dims: int) -> Tensor:

@@ -70,11 +70,20 @@ def _spacing(spacing_mm: Tensor | Sequence[float] | None, dims: int) -> list[flo
         raise ValueError(f"level_shapes: spacing_mm must hold {dims} lengths, got shape {tuple(rows.shape)}")
     if not bool((rows > 0).all() and rows.isfinite().all()) or not len(rows):
         raise ValueError(f"level_shapes: spacing_mm must be positive, got {rows.tolist()}")
-    # Relative spacing decides: cases of other size but the same proportions share their levels.
-    ratios = rows / rows.min(dim=1, keepdim=True).values
-    if not torch.allclose(ratios, ratios[:1], rtol=1e-5):
+    if not same_proportions(rows):
         raise ValueError(f"level_shapes: cases of one call must have the same spacing, got {rows.tolist()}")
-    return [float(r) for r in ratios[0]]
+    return [float(r) for r in rows[0] / rows[0].min()]
+
+
+def same_proportions(spacing_mm: Tensor | None) -> bool:
+    """Whether the voxels of all cases `(B, D)` have the same proportions, so that they share the shapes of the levels.
+
+    Their size may differ; an unknown spacing is that of cubes.
+    """
+    if spacing_mm is None:
+        return True
+    ratios = spacing_mm / spacing_mm.amin(dim=1, keepdim=True)
+    return bool(torch.allclose(ratios, ratios[:1].expand_as(ratios), rtol=1e-5))
 
 
 def _shrunk(length: int, factor: float, smallest_size: int) -> int:

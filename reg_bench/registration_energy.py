@@ -33,13 +33,13 @@ class Energy:
     weight: float = 1.0
     symmetric: bool = False
 
-    def penalty(self, theta: Tensor, domain: Domain, u: Tensor) -> Tensor | None:
+    def penalty(self, theta: Tensor, domain: Domain, u: Tensor | None = None) -> Tensor | None:
         """`weight R`, `(B,)`; `u` is the displacement of `theta`, where it is at hand already."""
         model, total = self.transformation, None
         if self.regularizer is not None and self.weight > 0:
             acted_on = model.regularized_domain(domain)
             same = type(model).regularized is Transformation.regularized
-            field = u if same else model.regularized(theta, domain)
+            field = u if same and u is not None else model.regularized(theta, domain)
             total = self.weight * self.regularizer(field, acted_on.spacing_mm)
         own = model.energy(theta, domain) if self.weight > 0 else None
         if own is None:
@@ -107,9 +107,7 @@ class SquaredDifferences(LeastSquares):
 
     def penalty(self, theta: Tensor) -> Tensor | None:
         """The weighted regularizer, `(B,)`."""
-        if self._energy.regularizer is None:
-            return self._energy.penalty(theta, self._images.domain, theta)
-        return self._energy.penalty(theta, self._images.domain, self._displacement(theta))
+        return self._energy.penalty(theta, self._images.domain)
 
     def linearise(self, theta: Tensor) -> Linearisation:
         """By the gradient of the warped image, in closed form."""

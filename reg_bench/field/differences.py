@@ -1,4 +1,4 @@
-"""Central differences with the border repeated, and their adjoint, in memory of the caller."""
+"""Central differences: as `numpy.gradient`, and with the border repeated, their adjoint, in memory of the caller."""
 
 from __future__ import annotations
 
@@ -33,3 +33,19 @@ def add_doubled_difference_adjoint(z: Tensor, axis: int, into: Tensor, weight: f
     into.narrow(axis, length - 1, 1).add_(z.narrow(axis, length - 1, 1), alpha=weight)
     into.narrow(axis, 0, length - 1).sub_(z.narrow(axis, 1, length - 1), alpha=weight)
     into.narrow(axis, 0, 1).sub_(z.narrow(axis, 0, 1), alpha=weight)
+
+
+def difference(f: Tensor, dim: int) -> Tensor:
+    """Derivative along `dim` in voxels as `numpy.gradient`: central inside, one-sided at both ends, differentiable.
+
+    Zero along an axis of length 1.
+    """
+    n = f.shape[dim]
+    if n == 1:
+        return torch.zeros_like(f)
+    first = f.narrow(dim, 1, 1) - f.narrow(dim, 0, 1)
+    if n == 2:
+        return torch.cat((first, first), dim=dim)
+    inner = (f.narrow(dim, 2, n - 2) - f.narrow(dim, 0, n - 2)) / 2
+    last = f.narrow(dim, n - 1, 1) - f.narrow(dim, n - 2, 1)
+    return torch.cat((first, inner, last), dim=dim)

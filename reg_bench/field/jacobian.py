@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from reg_bench.field.checks import check_field, needs_graph
+from reg_bench.field.differences import difference
 
 # Voxels of a slab: its dozen temporaries should stay in the cache, and too thin slabs cost overhead.
 _SLAB_VOXELS = 1 << 17
@@ -121,7 +122,7 @@ def _with_graph(u: Tensor) -> Tensor:
     dims = u.shape[0]
     rows = []
     for axis in range(dims):
-        parts = [_difference(u[axis], dim) for dim in range(dims)]
+        parts = [difference(u[axis], dim) for dim in range(dims)]
         parts[axis] = parts[axis] + 1
         rows.append(parts)
     if dims == 2:
@@ -129,16 +130,3 @@ def _with_graph(u: Tensor) -> Tensor:
         return a * d - b * c
     (a, b, c), (d, e, f), (g, h, i) = rows
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-
-
-def _difference(f: Tensor, dim: int) -> Tensor:
-    """Derivative along `dim` in voxels as `numpy.gradient`: central inside, one-sided at both ends."""
-    n = f.shape[dim]
-    if n == 1:
-        return torch.zeros_like(f)
-    first = f.narrow(dim, 1, 1) - f.narrow(dim, 0, 1)
-    if n == 2:
-        return torch.cat((first, first), dim=dim)
-    inner = (f.narrow(dim, 2, n - 2) - f.narrow(dim, 0, n - 2)) / 2
-    last = f.narrow(dim, n - 1, 1) - f.narrow(dim, n - 2, 1)
-    return torch.cat((first, inner, last), dim=dim)

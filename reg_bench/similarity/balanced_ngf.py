@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from reg_bench.field.checks import at_least_float32
-from reg_bench.similarity.base import Differentiable, Similarity, check_fixed, check_warped, expanded, mean_weights
+from reg_bench.field.differences import difference
+from reg_bench.similarity.base import (
+    Differentiable,
+    Similarity,
+    check_fixed,
+    check_warped,
+    expanded,
+    inverse_edges,
+    mean_weights,
+)
 
 
 class BalancedNGF(Similarity):
@@ -37,7 +46,8 @@ class BalancedNGF(Similarity):
         check_fixed("BalancedNGF", fixed)
         dtype = at_least_float32(fixed)
         weights = mean_weights("BalancedNGF", mask, fixed, dtype)
-        inverse = _inverse_edges(fixed, spacing_mm, dtype)
+        edges = inverse_edges("BalancedNGF", fixed, spacing_mm, dtype)
+        inverse = None if edges is None else edges.reshape(*edges.shape, *(1,) * (fixed.ndim - 1))
         usable = None if weights is None else weights.flatten(1).any(dim=1)
         own = self._normalised(fixed.to(dtype), weights, inverse)
         own_power = _mean(own.square().sum(1).square(), weights)
@@ -53,10 +63,11 @@ class BalancedNGF(Similarity):
 
         return Differentiable(energy)
 
-    def _normalised(self, image: Tensor, weights: Tensor | None, inverse: Tensor) -> Tensor:
+    def _normalised(self, image: Tensor, weights: Tensor | None, inverse: Tensor | None) -> Tensor:
         """`(B, D, C, *S)`: gradients over `sqrt(|grad|^2 + eps^2)`, eps from the mean magnitude."""
-        parts = [_difference(image, axis) for axis in range(image.ndim - 2)]
-        gradient = torch.stack(parts, dim=1) * inverse
+        gradient = torch.stack([difference(image, dim) for dim in range(2, image.ndim)], dim=1)
+        if inverse is not None:
+            gradient = gradient * inverse
         square = gradient.square().sum(dim=1)
         # The root of zero has no derivative.
         magnitude = _mean((square + torch.finfo(square.dtype).tiny ** 0.5).sqrt(), weights)
@@ -64,30 +75,6 @@ class BalancedNGF(Similarity):
         return gradient / (square + epsilon).sqrt()[:, None]
 
 
-def _difference(image: Tensor, axis: int) -> Tensor:
-    """Central differences, one-sided at the border; zero along an axis of length 1."""
-    if image.shape[axis + 2] == 1:
-        return torch.zeros_like(image)
-    return torch.gradient(image, dim=axis + 2)[0]
-
-
 def _mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """The weighted mean over the grid of `values (B, C, *S)`: `(B, C)`."""
     return values.flatten(2).mean(dim=2) if weights is None else (values * weights).flatten(2).sum(dim=2)
-
-
-def _inverse_edges(fixed: Tensor, spacing_mm: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """One over the voxel edges in units of their geometric mean, `(B, D, 1, 1...)`."""
-    dims = fixed.ndim - 2
-    shape = (len(fixed), dims, *(1,) * (dims + 1))
-    if spacing_mm is None:
-        return fixed.new_ones(shape, dtype=dtype)
-    if tuple(spacing_mm.shape) != (len(fixed), dims):
-        raise ValueError(
-            f"BalancedNGF: spacing_mm must be (B, D) = {(len(fixed), dims)}, got shape {tuple(spacing_mm.shape)}"
-        )
-    spacing = spacing_mm.to(device=fixed.device, dtype=dtype)
-    if not bool((spacing.isfinite() & (spacing > 0)).all()):
-        raise ValueError(f"BalancedNGF: spacing_mm must be positive and finite, got {spacing.tolist()}")
-    logarithm = spacing.log()
-    return (logarithm.mean(dim=1, keepdim=True) - logarithm).exp().reshape(shape)

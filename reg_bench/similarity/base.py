@@ -192,3 +192,21 @@ def expanded(values: Tensor, like: Tensor) -> Tensor:
 def rounding_variance(mean: Tensor) -> Tensor:
     """What rounding alone may leave as the variance of a constant image of this mean."""
     return (4 * torch.finfo(mean.dtype).eps * mean).square().clamp(min=1e-20)
+
+
+def inverse_edges(name: str, fixed: Tensor, spacing_mm: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """One over the voxel edges in units of their geometric mean, `(B, D)`; `None` means isotropic.
+
+    Raises:
+        ValueError: a wrong shape, or spacing that is not positive and finite.
+    """
+    if spacing_mm is None:
+        return None
+    expected = (len(fixed), fixed.ndim - 2)
+    if tuple(spacing_mm.shape) != expected:
+        raise ValueError(f"{name}: spacing_mm must be (B, D) = {expected}, got shape {tuple(spacing_mm.shape)}")
+    spacing = spacing_mm.to(device=fixed.device, dtype=dtype)
+    if not bool((spacing.isfinite() & (spacing > 0)).all()):
+        raise ValueError(f"{name}: spacing_mm must be positive and finite, got {spacing_mm.tolist()}")
+    logarithm = spacing.log()
+    return (logarithm.mean(dim=1, keepdim=True) - logarithm).exp()

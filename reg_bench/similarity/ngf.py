@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reg_bench.field.checks import at_least_float32
-from reg_bench.similarity.base import Analytic, Evaluate, Similarity, check_fixed, mean_weights, share
+from reg_bench.similarity.base import Analytic, Evaluate, Similarity, check_fixed, inverse_edges, mean_weights, share
 from reg_bench.similarity.box_sums import PaddedLayout, Slab, slabs
 from reg_bench.similarity.differences import add_adjoint, difference
 
@@ -43,7 +43,7 @@ class NGF(Similarity):
     def bind(self, fixed: Tensor, mask: Tensor | None = None, spacing_mm: Tensor | None = None) -> Analytic:
         check_fixed("NGF", fixed)
         weights = mean_weights("NGF", mask, fixed, at_least_float32(fixed))
-        per_voxel = _inverse_edges(fixed, spacing_mm)
+        per_voxel = _edges_per_volume(inverse_edges("NGF", fixed, spacing_mm, at_least_float32(fixed)), fixed)
         return Analytic(
             "NGF", fixed, self._evaluate(weights, per_voxel, fixed), partial(self._evaluate, weights, per_voxel)
         )
@@ -53,19 +53,11 @@ class NGF(Similarity):
         return _Bound(self.noise, fixed.detach(), weights, per_voxel).evaluate
 
 
-def _inverse_edges(fixed: Tensor, spacing_mm: Tensor | None) -> list[Tensor | None]:
-    """One over the voxel edge along each axis in units of the geometric mean edge, `(B C,)`; `None` means isotropic."""
-    dims = fixed.ndim - 2
-    if spacing_mm is None:
-        return [None] * dims
-    if tuple(spacing_mm.shape) != (len(fixed), dims):
-        raise ValueError(f"NGF: spacing_mm must be (B, D) = {(len(fixed), dims)}, got shape {tuple(spacing_mm.shape)}")
-    spacing = spacing_mm.to(device=fixed.device, dtype=at_least_float32(fixed))
-    if not bool((spacing.isfinite() & (spacing > 0)).all()):
-        raise ValueError(f"NGF: spacing_mm must be positive and finite, got {spacing_mm.tolist()}")
-    logarithm = spacing.log()
-    inverse = (logarithm.mean(dim=1, keepdim=True) - logarithm).exp()
-    return list(inverse.repeat_interleave(fixed.shape[1], dim=0).T)
+def _edges_per_volume(edges: Tensor | None, fixed: Tensor) -> list[Tensor | None]:
+    """The inverse edges along each axis for every volume, `(B C,)`."""
+    if edges is None:
+        return [None] * (fixed.ndim - 2)
+    return list(edges.repeat_interleave(fixed.shape[1], dim=0).T)
 
 
 class _Bound:
