@@ -127,7 +127,7 @@ class CineSax(RegistrationDataModule):
             seconds_per_frame=_SECONDS_PER_FRAME,
             spacing_mm=spacing_mm,
             affine=affine,
-            labels=torch.from_numpy(maps.astype(np.uint8))[None, :, None],
+            labels=torch.from_numpy(maps.astype(np.uint8, order="C"))[None, :, None],
             labelled_frames=tuple(range(_PHASES)),
             label_names={1: "cavity", 2: "wall"},
         )

@@ -451,12 +451,27 @@ def test_suite_runs(atlas: Path, tmp_path: Path) -> None:
 
 @pytest.mark.data
 def test_real_pictures_in_this_layout(data_root: Path, tmp_path: Path) -> None:
-    """Two real frames with their real masks, as DICOM and contours, come back as they were."""
-    with np.load(data_root / "sunnybrook_ed_es" / "SC-N-02.npz") as stored:
+    """Real frames with their real masks, as DICOM and contours, come back as they were."""
+    # No pictures of the online set are at hand: another patient's stand for it, for a test split must not be empty.
+    masks = _write_real(data_root, tmp_path, "SC-N-02", "Training", "SC-N-02")
+    _write_real(data_root, tmp_path, "SC-N-03", "Online", "SC-N-09")
+    data = SunnybrookDicom(root=tmp_path)
+    assert not inspect(data).faults
+    assert data.case_ids("test") == ["SC-N-09/slice00/001"]
+    pair = data.case("SC-N-02/slice00/001", "train")
+    for labels, drawn in ((pair.fixed_labels, masks[1]), (pair.moving_labels, masks[0])):
+        assert labels is not None
+        assert int(((drawn > 0) != labels[0, 0].numpy().T).sum()) <= 2
+    assert pydicom.dcmread(data.records("train")[0]["fixed"]).Rows == 192
+
+
+def _write_real(data_root: Path, folder: Path, patient: str, part: str, name: str) -> np.ndarray:
+    """Two frames of one slice of `patient` as `name` of a part of the challenge; returns their masks."""
+    with np.load(data_root / "sunnybrook_ed_es" / f"{patient}.npz") as stored:
         frames, masks = stored["image"][3], stored["mask"][3]
     for number, (image, drawn) in enumerate(zip(frames, masks, strict=True), start=1):
         write_image(
-            tmp_path / "TrainingDataDICOM/SC-N-02/DICOM" / f"IM-0001-{number:04d}.dcm",
+            folder / f"{part}DataDICOM" / name / "DICOM" / f"IM-0001-{number:04d}.dcm",
             number,
             Rows=192,
             Columns=192,
@@ -466,11 +481,5 @@ def test_real_pictures_in_this_layout(data_root: Path, tmp_path: Path) -> None:
         lines = pyplot.contour(drawn, [0.5]).allsegs[0]
         pyplot.close()
         points = max(lines, key=len)[:-1]
-        write_contour(tmp_path / "TrainingDataContours/SC-N-02" / EXPERT, number, "i", points)
-    data = SunnybrookDicom(root=tmp_path)
-    assert not inspect(data).faults
-    pair = data.case("SC-N-02/slice00/001", "train")
-    for labels, drawn in ((pair.fixed_labels, masks[1]), (pair.moving_labels, masks[0])):
-        assert labels is not None
-        assert int(((drawn > 0) != labels[0, 0].numpy().T).sum()) <= 2
-    assert pydicom.dcmread(data.records("train")[0]["fixed"]).Rows == 192
+        write_contour(folder / f"{part}DataContours" / name / EXPERT, number, "i", points)
+    return np.asarray(masks)
