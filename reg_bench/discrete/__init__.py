@@ -3,7 +3,7 @@ coupled-convex alternation, from coarse to fine (thesis 2.4.1, equation 2.44).
 """
 
 from reg_bench.discrete.control_grid import ControlGrid, unary_costs
-from reg_bench.discrete.coupled_convex import CoupledConvex, coupled_convex
+from reg_bench.discrete.coupled_convex import CoupledConvex
 from reg_bench.discrete.message_passing import MessagePassing, min_convolution, min_marginals
 from reg_bench.discrete.regularization import Regularization
 from reg_bench.discrete.search import Level, Search, coarse_to_fine, search_levels
@@ -18,7 +18,6 @@ __all__ = [
     "Search",
     "Window",
     "coarse_to_fine",
-    "coupled_convex",
     "lowest",
     "min_convolution",
     "min_marginals",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -52,8 +53,9 @@ class Window:
 def lowest(costs: Tensor, window: Window) -> Tensor:
     """The displacement of least cost at each point, finer than the steps of the window.
 
-    Along every axis the lowest point of the parabola through the least cost and its two neighbours, at most half a step
-    away; none where a neighbour lies outside the window.
+    The lowest point of the parabola whose derivatives, mixed ones included, are differences of the costs around the
+    least; if it has none, or further than a step away, that of the parabolas along each axis alone, at most half a step
+    away. An axis on which a neighbour lies outside the window is left as it is.
 
     Args:
         costs: `(B, K, *M)`, unary costs or min-marginals.
@@ -63,17 +65,42 @@ def lowest(costs: Tensor, window: Window) -> Tensor:
     """
     check_costs("lowest", costs, window)
     flat = costs.flatten(2)
-    least, index = flat.min(dim=1)
-    found = window.offsets(costs)[index].movedim(-1, 1)
-    stride = window.count
-    for axis, labels in enumerate(window.labels):
-        stride //= labels
-        place = index // stride % labels
-        neighbour = stride * ((place > 0) & (place < labels - 1))
-        below, above = (flat.gather(1, (index + side * neighbour)[:, None])[:, 0] for side in (-1, 1))
-        bend = below - 2 * least + above
-        found[:, axis] += torch.where(bend > 0, (below - above) / (2 * bend), 0.0) * window.step
-    return found.reshape(len(costs), -1, *costs.shape[2:])
+    index = flat.argmin(dim=1)
+    slope, bend, inside = _derivatives(flat, index, window)
+    curvature = bend.diagonal(dim1=-2, dim2=-1)
+    alone = torch.where(inside & (curvature > 0), -slope / curvature, 0.0)
+    factor, failed = torch.linalg.cholesky_ex(bend)
+    joint = -torch.cholesky_solve(slope[..., None], factor)[..., 0]
+    # Not finite where there is no factor, so that the comparison fails as well.
+    near = (joint.abs() <= 1).all(dim=-1) & (failed == 0)
+    found = window.offsets(costs)[index] + torch.where(near[..., None], joint, alone) * window.step
+    return found.movedim(-1, 1).reshape(len(costs), -1, *costs.shape[2:])
+
+
+def _derivatives(flat: Tensor, index: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+    """Slopes `(B, N, D)` and second derivatives `(B, N, D, D)`, per step, of costs `(B, K, N)` at the labels `index`.
+
+    Third, where there are any, `(B, N, D)`: elsewhere the slope is 0 and the second derivative 1.
+    """
+    labels = window.labels
+    strides = [math.prod(labels[a + 1 :]) for a in range(len(labels))]
+    places = torch.stack([index // s % n for s, n in zip(strides, labels, strict=True)], dim=-1)
+    inside = (places > 0) & (places < places.new_tensor(labels) - 1)
+    steps = (inside * places.new_tensor(strides)).unbind(-1)
+
+    def at(shift: Tensor) -> Tensor:
+        return flat.gather(1, (index + shift)[:, None])[:, 0]
+
+    ends = [(at(-step), at(step)) for step in steps]
+    slope = torch.stack([(high - low) / 2 for low, high in ends], dim=-1)
+    least = at(torch.zeros_like(index))
+    bend = torch.diag_embed(torch.stack([low - 2 * least + high for low, high in ends], dim=-1))
+    for a, b in itertools.combinations(range(len(labels)), 2):
+        along, across = steps[a] + steps[b], steps[a] - steps[b]
+        mixed = (at(along) - at(across) - at(-across) + at(-along)) / 4
+        bend[..., a, b] = bend[..., b, a] = torch.where(inside[..., a] & inside[..., b], mixed, 0.0)
+    bend += torch.diag_embed((~inside).to(bend.dtype))
+    return slope, bend, inside
 
 
 def check_costs(name: str, costs: Tensor, window: Window) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from reg_bench.discrete import ControlGrid, CoupledConvex, Window, coupled_convex
-from reg_bench.discrete.coupled_convex import coupled
+from reg_bench.discrete import ControlGrid, CoupledConvex, Window
+from reg_bench.discrete.coupled_convex import coupled, coupled_convex
 
 
 def bowls(window: Window, centres: Tensor, bend: float = 1.0) -> Tensor:

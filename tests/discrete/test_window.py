@@ -40,18 +40,37 @@ def test_the_lowest_point_of_a_parabola_is_found_exactly(window: Window, centre:
     torch.testing.assert_close(found.flatten(), torch.tensor(centre, dtype=torch.float64))
 
 
+def test_the_lowest_point_of_a_tilted_parabola_is_found_exactly() -> None:
+    """Where motion along one axis costs as motion along another does, the axes cannot be treated one by one."""
+    window = Window((2, 2, 2))
+    random = torch.randn(20, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bends = random @ random.mT + 2 * torch.eye(3, dtype=torch.float64)
+    centres = torch.rand(20, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 0.5
+    away = window.offsets(centres)[None] - centres[:, None]
+    costs = torch.einsum("nka,nab,nkb->nk", away, bends, away)
+    torch.testing.assert_close(lowest(costs[:, :, None, None, None], window)[:, :, 0, 0, 0], centres)
+
+
+def test_a_saddle_falls_back_on_the_axes() -> None:
+    window = Window((1, 1))
+    a, b = window.offsets(torch.zeros(())).unbind(-1)
+    costs = (a - 0.2) ** 2 + (b + 0.1) ** 2 + 10.0 * (a * b) * (a * b).sign() - 10.0 * a * b
+    found = lowest(costs.reshape(1, -1, 1, 1), window).flatten()
+    torch.testing.assert_close(found, torch.tensor([0.2, -0.1]))
+
+
 def test_at_the_rim_of_the_window_the_rim_is_taken() -> None:
     found = lowest(bowl(Window((2, 2)), [5.0, -0.3], [1.0, 1.0]), Window((2, 2)))
     torch.testing.assert_close(found.flatten(), torch.tensor([2.0, -0.3], dtype=torch.float64))
 
 
-def test_random_costs_give_their_argmin_to_half_a_step() -> None:
+def test_random_costs_give_their_argmin_to_a_step() -> None:
     window = Window((2, 1, 1), step=2)
     costs = torch.rand(3, window.count, 4, 5, 2, generator=torch.Generator().manual_seed(0))
     best = window.offsets(costs)[costs.argmin(1)].movedim(-1, 1)
     found = lowest(costs, window)
     assert found.shape == (3, 3, 4, 5, 2)
-    assert float((found - best).abs().max()) <= 1.0 + 1e-6
+    assert float((found - best).abs().max()) <= 2.0 + 1e-6
     assert float((found - best).abs().max()) > 0.5
 
 
