@@ -13,6 +13,11 @@ JOINED = (
     "A+B+C goes on."
 )
 
+STREAMS = (
+    "Methods marked `streams` follow frames that come one after another; they take a pair as a stream of one frame, "
+    "and methods of pairs take a stream frame by frame."
+)
+
 KINDS = ("methods", "suites", "datasets", "metrics")
 
 
@@ -38,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         head = f"{name:<{name_width}}  " + (f"{accepts:<{accepts_width}}  " if accepts_width else "")
         print(textwrap.fill(head + summary, width=max(width, len(indent) + 30), subsequent_indent=indent))
     if args.kind == "methods":
+        print(textwrap.fill(STREAMS, width=width))
         print(textwrap.fill(JOINED, width=width))
     return 0
 
@@ -49,11 +55,13 @@ def _is_terminal() -> bool:
 
 
 def describe(kind: str, accepts: dict[str, object], licence: str) -> str:
-    """What a member takes, in short: `2-D 3-D, needs true_displacement, Apache-2.0`."""
+    """What a member takes, in short: `2-D 3-D, streams, needs true_displacement, Apache-2.0`."""
     parts: list[str] = []
     dimensions = accepts.get("dimensions")
     if isinstance(dimensions, tuple | list) and dimensions:
         parts.append(" ".join(f"{d}-D" for d in dimensions))
+    if accepts.get("takes") == "sequences":
+        parts.append("streams")
     needs = accepts.get("needs")
     if isinstance(needs, tuple | list) and needs:
         parts.append("needs " + ", ".join(str(n) for n in needs))

@@ -30,7 +30,7 @@ from reg_bench.source_scan import ScannedClass, core_classes, entry_point_source
 
 if TYPE_CHECKING:
     from reg_bench.datamodule import RegistrationDataModule
-    from reg_bench.method import RegistrationModule
+    from reg_bench.method import RegistrationModule, SequenceModule
 
 Kind = Literal["methods", "datasets", "metrics", "suites"]
 
@@ -286,14 +286,29 @@ def resolved_init_args(kind: Literal["methods", "datasets"], spec: Spec) -> dict
 
 
 def build_method(given: str | Spec | Mapping[str, Any]) -> RegistrationModule:
-    """A registration method, ready to use. See `resolve` for what may be given.
+    """A method of pairs, ready to use; one of sequences takes a pair as a stream of one frame.
+
+    See `resolve` for what may be given.
 
     Raises:
         ConfigError: anything that does not fit, named with file and key.
     """
-    from reg_bench.method import RegistrationModule
+    from reg_bench.sequence_as_pairs import as_pairwise
 
-    method: RegistrationModule = _build("methods", resolve("methods", given), RegistrationModule)
+    return as_pairwise(build_module(given))
+
+
+def build_module(given: str | Spec | Mapping[str, Any]) -> RegistrationModule | SequenceModule:
+    """A method as it is, of pairs or of sequences.
+
+    Raises:
+        ConfigError: anything that does not fit, named with file and key.
+    """
+    from reg_bench.method import RegistrationModule, SequenceModule
+
+    method: RegistrationModule | SequenceModule = _build(
+        "methods", resolve("methods", given), RegistrationModule, SequenceModule
+    )
     return method
 
 
@@ -320,10 +335,11 @@ def takes_root(spec: Spec) -> bool:
     return "root" in inspect.signature(load_class(spec.class_path, "datasets", spec.source)).parameters
 
 
-def _build(kind: Literal["methods", "datasets"], spec: Spec, base: type) -> Any:
+def _build(kind: Literal["methods", "datasets"], spec: Spec, *bases: type) -> Any:
     cls = load_class(spec.class_path, kind, spec.source)
-    if not issubclass(cls, base):
-        raise ConfigError(f"{_where(spec)}: {spec.class_path} is not a {base.__name__}")
+    if not issubclass(cls, bases):
+        expected = " or ".join(f"a {base.__name__}" for base in bases)
+        raise ConfigError(f"{_where(spec)}: {spec.class_path} is not {expected}")
     parser, parsed = _parse(cls, spec)
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
     try:

@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from reg_bench.types import DisplacementField, RegistrationPair
+from reg_bench.types import DisplacementField, ImageSequence, RegistrationPair
 
 
 class InvalidFieldError(ValueError):
@@ -34,6 +34,7 @@ class RegistrationModule(LightningModule, ABC):
         licence: SPDX identifier of the code that does the work.
         optimises: whether `register` needs gradients; they are then enabled even inside `Trainer.predict`.
         joins: of the one class that names joined by `+` stand for, its two arguments that take a method each.
+        takes: what it is written for, `pairs`; the same base gives every method its word.
     """
 
     name: ClassVar[str] = ""
@@ -43,6 +44,7 @@ class RegistrationModule(LightningModule, ABC):
     licence: ClassVar[str] = "Apache-2.0"
     optimises: ClassVar[bool] = False
     joins: ClassVar[tuple[str, ...]] = ()
+    takes: ClassVar[str] = "pairs"
 
     @abstractmethod
     def register(self, pair: RegistrationPair) -> DisplacementField:
@@ -54,13 +56,7 @@ class RegistrationModule(LightningModule, ABC):
 
     def accepts(self, pair: RegistrationPair) -> str | None:
         """Why this method cannot take `pair`, in words, or `None` where it can."""
-        if pair.dimension not in self.dimensions:
-            known = " and ".join(f"{d}-D" for d in self.dimensions)
-            return f"{type(self).__name__} registers {known}, not {pair.dimension}-D"
-        for need in self.needs:
-            if getattr(pair, need) is None:
-                return f"{type(self).__name__} needs {need}, which the case does not have"
-        return None
+        return _refusal(self, pair, pair.dimension)
 
     def software(self) -> dict[str, str]:
         """Versions, by name, of what does the work beside the packages that every run lists; for the manifest."""
@@ -89,6 +85,17 @@ class RegistrationModule(LightningModule, ABC):
             for value in score(element, single, profiles=("strict",)):
                 if value.label == "all" and value.value is not None:
                     self.log(f"val/{value.metric}", value.value, batch_size=1, sync_dist=True)
+
+
+def _refusal(method: RegistrationModule | SequenceModule, case: Any, dimension: int) -> str | None:
+    """Why the literals of `method` exclude a case of that dimension, which has what is needed as attributes."""
+    if dimension not in method.dimensions:
+        known = " and ".join(f"{d}-D" for d in method.dimensions)
+        return f"{type(method).__name__} registers {known}, not {dimension}-D"
+    for need in method.needs:
+        if getattr(case, need) is None:
+            return f"{type(method).__name__} needs {need}, which the case does not have"
+    return None
 
 
 @contextlib.contextmanager
@@ -154,7 +161,11 @@ class Estimate:
 class SequenceModule(LightningModule, ABC):
     """Follows motion through a stream of frames without hidden state, so that two patients can interleave.
 
-    Everything that changes from frame to frame is in the state that `start` returns and `step` passes on.
+    Everything that changes from frame to frame is in the state that `start` returns and `step` passes on: stepping
+    one state twice gives the same twice. Each case of a batch must come out as if it were alone.
+
+    Class attributes are those of `RegistrationModule`; `needs` names fields of `ImageSequence`, such as
+    `true_displacement`. Pairs are registered through `reg_bench.sequence_as_pairs`.
     """
 
     name: ClassVar[str] = ""
@@ -162,6 +173,15 @@ class SequenceModule(LightningModule, ABC):
     dimensions: ClassVar[tuple[int, ...]] = (2,)
     needs: ClassVar[tuple[str, ...]] = ()
     licence: ClassVar[str] = "Apache-2.0"
+    takes: ClassVar[str] = "sequences"
+
+    def accepts(self, sequence: ImageSequence) -> str | None:
+        """Why this method cannot follow `sequence`, in words, or `None` where it can."""
+        return _refusal(self, sequence, sequence.dimension)
+
+    def software(self) -> dict[str, str]:
+        """Versions, by name, of what does the work beside the packages that every run lists; for the manifest."""
+        return {}
 
     @abstractmethod
     def start(

@@ -329,7 +329,24 @@ class ImageSequence(_OnDevice):
     def length(self) -> int:
         return int(self.frames.shape[1])
 
-    def _labels_of(self, frame: int) -> Tensor | None:
+    @property
+    def dimension(self) -> int:
+        return self.frames.ndim - 3
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """Shape of the grid that all frames share."""
+        return tuple(self.frames.shape[3:])
+
+    def reference_region(self) -> Tensor | None:
+        """`(B, 1, *S)` bool: the labels of the reference frame together, else its mask, `None` without either."""
+        labels = self.labels_of(self.reference)
+        if labels is not None:
+            return labels != 0
+        return None if self.mask is None else self.mask[:, self.reference]
+
+    def labels_of(self, frame: int) -> Tensor | None:
+        """`(B, 1, *S)` integer map of `frame`, `None` where it carries none."""
         if self.labels is None or self.labelled_frames is None or frame not in self.labelled_frames:
             return None
         return self.labels[:, self.labelled_frames.index(frame)]
@@ -341,7 +358,7 @@ class ImageSequence(_OnDevice):
         """
         if not 0 <= frame < self.length:
             raise IndexError(f"frame {frame} outside 0..{self.length - 1}")
-        fixed_labels, moving_labels = self._labels_of(frame), self._labels_of(self.reference)
+        fixed_labels, moving_labels = self.labels_of(frame), self.labels_of(self.reference)
         if fixed_labels is None or moving_labels is None:
             fixed_labels = moving_labels = None
         points = {

@@ -1,0 +1,76 @@
+"""What every forecast must beat: no motion, and the last field held or carried on."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from reg_bench.method import Estimate, RegistrationModule, SequenceModule
+from reg_bench.pairs_as_sequence import Forecast, PairwiseState, PairwiseStream
+from reg_bench.types import DisplacementField
+
+
+class NoMotion(SequenceModule):
+    """The zero field at all times: the floor of every sequence table."""
+
+    name: ClassVar[str] = "no-motion"
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
+
+    def start(
+        self,
+        reference: Tensor,
+        *,
+        seconds_per_frame: float,
+        mask: Tensor | None = None,
+        points: Tensor | None = None,
+    ) -> Tensor:
+        """The zero field `(B, D, *S)`, which is all there is to remember."""
+        return reference.new_zeros(reference.shape[0], reference.ndim - 2, *reference.shape[2:])
+
+    def step(self, state: Tensor, frame: Tensor | None, time_s: float) -> tuple[Tensor, Estimate]:
+        return state, Estimate(DisplacementField(state))
+
+    def forecast(self, state: Tensor, horizon_s: float) -> Estimate:
+        return Estimate(DisplacementField(state))
+
+
+class LastFields(SequenceModule):
+    """Registers the reference to every frame by a method of pairs and extrapolates its last fields.
+
+    `hold-last` and `constant-velocity` are named settings of it. Methods of pairs hold their last field on streams
+    without it too; there they see the spacing of the images, here images alone.
+
+    Args:
+        method: of pairs.
+        forecast: `hold` the last field, or `velocity`: carry on as between the last two.
+    """
+
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
+
+    def __init__(self, method: RegistrationModule, forecast: Forecast = "hold") -> None:
+        super().__init__()
+        self.inner = PairwiseStream(method, forecast)
+
+    def accepts(self, sequence: Any) -> str | None:
+        """Why the method of pairs cannot take the first pair of `sequence`, or `None`."""
+        return self.inner.accepts(sequence)
+
+    def software(self) -> dict[str, str]:
+        return self.inner.software()
+
+    def start(
+        self,
+        reference: Tensor,
+        *,
+        seconds_per_frame: float,
+        mask: Tensor | None = None,
+        points: Tensor | None = None,
+    ) -> PairwiseState:
+        return self.inner.start(reference, seconds_per_frame=seconds_per_frame, mask=mask, points=points)
+
+    def step(self, state: PairwiseState, frame: Tensor | None, time_s: float) -> tuple[PairwiseState, Estimate]:
+        return self.inner.step(state, frame, time_s)
+
+    def forecast(self, state: PairwiseState, horizon_s: float) -> Estimate:
+        return self.inner.forecast(state, horizon_s)
