@@ -91,7 +91,7 @@ class ThinPlate:
         return value.reshape(linear.shape) + linear
 
 
-def thin_plate_spline(source: Tensor, target: Tensor, lam: float = 0.0) -> ThinPlate:
+def thin_plate_spline(source: Tensor, target: Tensor, lam: float | Tensor = 0.0) -> ThinPlate:
     """The smoothest function that takes (nearly) the values `target` at the points `source`.
 
     It minimises `sum_i |f(p_i) - t_i|^2 + lam E(f)` with the bending energy `E` up to the constant of its kernel.
@@ -100,7 +100,8 @@ def thin_plate_spline(source: Tensor, target: Tensor, lam: float = 0.0) -> ThinP
         source: `(B, N, D)` distinct points in an isotropic unit, not all on one line (plane). An axis along which all
             of them are equal is left out.
         target: `(B, N, C)`, anything: places in another image, or displacements.
-        lam: 0 interpolates exactly; added to the diagonal of the kernel matrix, as in `scipy.interpolate`.
+        lam: 0 interpolates exactly; added to the diagonal of the kernel matrix, as in `scipy.interpolate`. One for all
+            points or `(B, N)`, one for each.
 
     Returns:
         the spline, differentiable in `source` and `target`; solved in float64.
@@ -117,9 +118,11 @@ def thin_plate_spline(source: Tensor, target: Tensor, lam: float = 0.0) -> ThinP
     squared = (q[:, :, None] - q[:, None]).square().sum(dim=-1)
     basis = torch.cat((torch.ones_like(q[:, :, :1]), q), dim=2)
     flat = (q == q[:, :1]).all(dim=1)
-    _check_determined(squared.detach(), basis.detach(), flat, lam)
+    exact = bool((lam == 0).any()) if isinstance(lam, Tensor) else lam == 0
+    _check_determined(squared.detach(), basis.detach(), flat, exact)
     # Scaling the points by s scales the kernel by s^2 (2-D, up to what the side conditions cancel) or s (3-D).
-    smoothing = lam / scale.square() if dims == 2 else lam / scale
+    held = lam[:, :, None].to(p.dtype) if isinstance(lam, Tensor) else lam
+    smoothing = held / scale.square() if dims == 2 else held / scale
     eye = torch.eye(count, dtype=p.dtype, device=p.device)
     corner = torch.diag_embed(torch.cat((torch.zeros_like(flat[:, :1]), flat), dim=1).to(p.dtype))
     upper = torch.cat((kernel(squared, dims) + smoothing * eye, basis), dim=2)
@@ -140,7 +143,7 @@ def kernel(squared: Tensor, dims: int) -> Tensor:
     return -squared.clamp(min=torch.finfo(squared.dtype).tiny).sqrt()
 
 
-def _check_points(source: Tensor, target: Tensor, lam: float) -> None:
+def _check_points(source: Tensor, target: Tensor, lam: float | Tensor) -> None:
     if source.ndim != 3 or source.shape[2] not in (2, 3) or not source.is_floating_point():
         raise ValueError(f"thin_plate_spline: source must be floating point (B, N, D), got {tuple(source.shape)}")
     if target.ndim != 3 or target.shape[:2] != source.shape[:2]:
@@ -148,17 +151,22 @@ def _check_points(source: Tensor, target: Tensor, lam: float) -> None:
             f"thin_plate_spline: target must be {(*source.shape[:2], 'C')} for source {tuple(source.shape)}, "
             f"got {tuple(target.shape)}"
         )
-    if not (lam >= 0 and math.isfinite(lam)):
-        raise ValueError(f"thin_plate_spline: lam must be finite and at least 0, got {lam}")
+    if isinstance(lam, Tensor) and lam.shape != source.shape[:2]:
+        raise ValueError(
+            f"thin_plate_spline: lam must be a number or {tuple(source.shape[:2])}, got {tuple(lam.shape)}"
+        )
+    least, most = (float(lam.min()), float(lam.max())) if isinstance(lam, Tensor) else (lam, lam)
+    if not (least >= 0 and math.isfinite(most)):
+        raise ValueError(f"thin_plate_spline: lam must be finite and at least 0, got {least if least < 0 else most}")
     if not bool(source.isfinite().all()):
         raise ValueError("thin_plate_spline: source must be finite, got NaN or infinity")
 
 
-def _check_determined(squared: Tensor, basis: Tensor, flat: Tensor, lam: float) -> None:
+def _check_determined(squared: Tensor, basis: Tensor, flat: Tensor, exact: bool) -> None:
     """Raises `ValueError` if points coincide while they must be interpolated, or do not span the polynomials."""
     count = squared.shape[1]
     apart = squared + torch.eye(count, dtype=squared.dtype, device=squared.device)
-    if lam == 0 and bool((apart == 0).any()):
+    if exact and bool((apart == 0).any()):
         raise ValueError("thin_plate_spline: source must hold distinct points to interpolate (lam = 0)")
     rank = torch.linalg.matrix_rank(basis, rtol=1e-9)
     needed = basis.shape[2] - flat.sum(dim=1)
