@@ -182,6 +182,7 @@ def test_sound_content_has_no_fault() -> None:
     assert list(content_faults(pair(points=points, fixed_labels=LABELS + 1, label_names={1: "one"}))) == []
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_run_saves_who_is_in_which_split(twin: Path, tmp_path: Path) -> None:
     arguments = ["--methods", "identity", "--limit", "1", "--no-panels", "--data.root", str(twin)]
     assert main(["run", "hippocampus", "--out", str(tmp_path / "run"), *arguments]) == 0

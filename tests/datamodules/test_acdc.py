@@ -390,6 +390,7 @@ def test_without_any_series_pairs_can_be_had(faulty: Path) -> None:
         data.sequence(data.records("test")[0])
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_command_line(twin: Path, faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit statuses of `data check`, the picture, and a run of the suite: slices and volumes."""
     arguments = ["data", "check", "acdc", "--out", str(tmp_path / "check")]

@@ -550,6 +550,7 @@ def test_data_check(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main([*command, "--root", str(tmp_path / "nowhere")]) == 2
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_suite(twin: Path, tmp_path: Path) -> None:
     command = ["run", "echonet", "--data.root", str(twin), "--out", str(tmp_path), "--limit", "2"]
     assert main([*command, "--methods", "identity,demons-symmetric"]) == 0

@@ -252,6 +252,7 @@ def test_all_faults_at_once_and_exit_status(root: Path, tmp_path: Path, capsys: 
     assert "images/NAME.nii.gz" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_runs_from_a_suite(root: Path, tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text(

@@ -608,6 +608,7 @@ def test_resampled_pair_is_scored_at_full_resolution(twin: Callable[[str], Path]
     assert torch.equal(small.scored.points["landmarks"].moving[0], full.points["landmarks"].moving[0])
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_identity_scores_the_same_through_a_smaller_grid(twin: Callable[[str], Path], tmp_path: Path) -> None:
     """The shipped suite, its task once more with the images resampled for the method."""
     content = yaml.safe_load((ROOT / "benchmarks" / "suites" / "learn2reg-lungct.yaml").read_text())

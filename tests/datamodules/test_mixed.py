@@ -347,6 +347,7 @@ def test_a_file_in_train_of_one_task_and_test_of_another_is_a_fault(folder: Path
     assert any("0.nii.gz: is in train of task 'one' and in test of task 'two'" in f for f in found), found
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_runs_from_a_suite(tmp_path: Path) -> None:
     suite = tmp_path / "mixed.yaml"
     suite.write_text(

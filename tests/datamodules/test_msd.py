@@ -341,6 +341,7 @@ def test_files_that_are_not_listed_are_noted(twin: Path) -> None:
     assert notes == ["imagesTr: 1 images that dataset.json does not list are not used: hippocampus_999.nii.gz"]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_suite_runs(original: Path, tmp_path: Path) -> None:
     shipped = find("suites", "msd-hippocampus").source.read_text()
     assert "[64, 64, 64]" in shipped

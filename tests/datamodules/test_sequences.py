@@ -597,6 +597,7 @@ def test_data_check_and_its_exit_status(folder: Path, capsys: pytest.CaptureFixt
     assert main([*arguments[:3], "--data", "csv=absent.csv"]) == 2
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_suite(folder: Path) -> None:
     (folder / "sequences.csv").write_text(FULL)
     suite = folder / "beats.yaml"

@@ -133,6 +133,7 @@ def test_original_files_are_recognised(original: Path) -> None:
     assert Sunnybrook(root=original, size=(20, 22)).dataset("test")[0].spatial_shape == (20, 22)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_original_files_run_under_the_name_of_the_data(original: Path, tmp_path: Path) -> None:
     arguments = ["--data.root", str(original), "--methods", "identity", "--no-panels"]
     assert cli.main(["run", "sunnybrook", "--out", str(tmp_path / "run"), *arguments]) == 0

@@ -443,6 +443,7 @@ def test_oddities_are_noted(twin: Path) -> None:
         assert any(text in note for note in notes), notes
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_suite_runs(atlas: Path, tmp_path: Path) -> None:
     arguments = ["run", "sunnybrook-dicom", "--data.root", str(atlas), "--out", str(tmp_path / "run")]
     assert cli.main([*arguments, "--methods", "identity,demons-symmetric", "--limit", "2"]) == 0

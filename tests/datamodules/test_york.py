@@ -351,6 +351,7 @@ def test_without_h5py_the_command_is_told(twin: Path, monkeypatch: pytest.Monkey
         York(root=twin).records("test")
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_command_line(twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit statuses of `data check`, the picture, and a run of the suite with options."""
     arguments = ["data", "check", "york", "--out", str(tmp_path / "check")]
