@@ -59,6 +59,18 @@ def measure(call: Callable[[], T], device: torch.device) -> Measured[T]:
     return Measured(value, wall, max(cpu + cpu_below, 0.0), peak)
 
 
+def lap(call: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """What `call` returned and the wall seconds it took between two synchronisations of `device`.
+
+    For calls of milliseconds, which the look at memory and at other processes in `measure` would disturb.
+    """
+    _synchronise(device)
+    begin = time.perf_counter()
+    value = call()
+    _synchronise(device)
+    return value, time.perf_counter() - begin
+
+
 def _cpu_seconds() -> float:
     times = os.times()
     return time.process_time() + times.children_user + times.children_system

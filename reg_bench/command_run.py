@@ -28,9 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", metavar="SUITE", help="name of a shipped suite (see `list suites`) or a YAML file")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder: rows, manifest, tables")
     parser.add_argument("--methods", metavar="A,B", help="run these methods instead of those of the suite")
+    parser.add_argument("--tasks", metavar="A,B", help="only these tasks of the suite")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N cases of each task")
     parser.add_argument("--devices", type=_positive, default=1, metavar="N", help="processes (CPU) or GPUs (default 1)")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: that of the suite)")
+    parser.add_argument(
+        "--budget-ms",
+        type=float,
+        metavar="MS",
+        help="milliseconds in which the estimate of a streamed frame has to be there (default: that of the suite)",
+    )
     parser.add_argument("--no-panels", dest="panels", action="store_false", help="draw no pictures of the cases")
     parser.add_argument(
         "--data.root", dest="data_root", metavar="DIR", help="folder of the images, for datasets that read files"
@@ -85,15 +92,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> Any:
     """The run as asked for, its suite and methods checked as far as that goes without importing them."""
-    from reg_bench.suite import load_suite, select_methods
+    from reg_bench.suite import check_task_names, load_suite, select_methods, with_budget
     from reg_bench.supervisor import Settings
 
     suite = load_suite(args.suite)
-    methods = tuple(filter(None, (m.strip() for m in (args.methods or "").split(","))))
-    if args.methods is not None and not methods:
-        raise ConfigError("--methods: expected names with commas between them")
+    methods, tasks = _names(args.methods, "--methods"), _names(args.tasks, "--tasks")
     if methods:
         suite = select_methods(suite, methods)
+    check_task_names(suite, tasks)
+    if args.budget_ms is not None:
+        suite = with_budget(suite, args.budget_ms)
     if args.data_root is not None and not Path(args.data_root).is_dir():
         missing = f"--data.root: the folder {args.data_root} does not exist"
         raise ConfigError("\n  ".join([missing, *_expected(suite)]))
@@ -111,7 +119,17 @@ def _settings(args: argparse.Namespace) -> Any:
         panels=args.panels,
         threads=suite.protocol.threads,
         time_limit_s=suite.protocol.time_limit_s,
+        tasks=tasks,
+        budget_ms=args.budget_ms,
     )
+
+
+def _names(text: str | None, option: str) -> tuple[str, ...]:
+    """The names in a text with commas between them; none where the option is not given."""
+    names = tuple(filter(None, (name.strip() for name in (text or "").split(","))))
+    if text is not None and not names:
+        raise ConfigError(f"{option}: expected names with commas between them")
+    return names
 
 
 def _expected(suite: Suite) -> list[str]:

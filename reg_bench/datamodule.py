@@ -155,8 +155,26 @@ class RegistrationDataModule(LightningDataModule, ABC):
         """One record per sequence of `split`: the first of each value of their entry `sequence`."""
         first: dict[str, Record] = {}
         for record in self.records(split):
-            first.setdefault(str(record.get("sequence", subjects_of(record)[0])), record)
+            first.setdefault(_sequence_id(record), record)
         return list(first.values())
+
+    def sequence_ids(self, split: Split) -> list[str]:
+        """Identifiers of the sequences of `split`, in order.
+
+        Raises:
+            DataError: this dataset has no sequences, an empty split, or an identifier that occurs twice.
+        """
+        if type(self).sequence is RegistrationDataModule.sequence:
+            raise DataError(f"{self.name}: holds pairs, not sequences")
+        self.case_ids(split)
+        return [_sequence_id(record) for record in self.sequence_records(split)]
+
+    def sequence_case(self, sequence_id: str, split: Split = "test") -> ImageSequence:
+        """The sequence called `sequence_id`."""
+        for record in self.sequence_records(split):
+            if _sequence_id(record) == sequence_id:
+                return self.sequence(record)
+        raise DataError(f"{self.name}: split {split!r} has no sequence {sequence_id!r}")
 
     def subjects(self) -> dict[str, list[str]]:
         """Who is in each split, in order; a split that cannot be had is empty."""
@@ -276,6 +294,10 @@ class RegistrationDataModule(LightningDataModule, ABC):
 
     def predict_dataloader(self) -> DataLoader[RegistrationPair]:
         return self._loader("test")
+
+
+def _sequence_id(record: Record) -> str:
+    return str(record.get("sequence", subjects_of(record)[0]))
 
 
 def _collate_for_training(pairs: Sequence[RegistrationPair]) -> RegistrationPair:

@@ -80,7 +80,7 @@ def make(
 
     Args:
         suite: as run, see `Suite.as_dict`.
-        tasks: dicts of `name, dataset, dataset_checksum, split, cases`.
+        tasks: dicts of `name, dataset, dataset_checksum, split, cases, conditions`.
         methods: dicts of `name, version, class_path, init_args, config_hash, licence`.
         metrics: per metric name what its class says (`better`, …).
         seed: of the run.
@@ -109,14 +109,17 @@ def make(
 def write(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Writes the manifest at once or not at all; returns it as written.
 
-    Methods of an earlier run of the same suite into the same folder, whose rows are still there, stay listed.
+    Methods and tasks of an earlier run of the same suite into the same folder, whose rows are still there, stay
+    listed.
     """
     merged = dict(manifest)
     earlier = read(folder)
     if earlier and all(earlier.get(k) == manifest[k] for k in _SAME_RUN):
         present = {m["name"] for m in manifest["methods"]}
         merged["methods"] = [*manifest["methods"], *(m for m in earlier["methods"] if m["name"] not in present)]
-        merged["tasks"] = [_joined(t, earlier["tasks"]) for t in manifest["tasks"]]
+        chosen = {t["name"] for t in manifest["tasks"]}
+        joined = [_joined(t, earlier["tasks"]) for t in manifest["tasks"]]
+        merged["tasks"] = [*joined, *(t for t in earlier["tasks"] if t["name"] not in chosen)]
     _write_whole(folder / NAME, merged)
     return merged
 
@@ -166,8 +169,10 @@ def expected_keys(manifest: Mapping[str, Any]) -> list[CaseKey]:
             checkpoint=method.get("checkpoint"),
             seed=manifest["seed"],
             case=case,
+            condition=condition,
         )
         for task in manifest["tasks"]
         for case in task["cases"]
+        for condition in task.get("conditions") or [None]
         for method in manifest["methods"]
     ]

@@ -55,12 +55,13 @@ def jacobian_colours(jacobian: Picture) -> Colours:
     """`(rows, columns, 3)`: logarithm about 1, folds in the signal colour."""
     with np.errstate(divide="ignore", invalid="ignore"):
         octaves = np.log2(np.where(jacobian > 0, jacobian, 1.0))
-    colours = JACOBIAN[_index(0.5 + octaves / (2 * OCTAVES))]
+    colours = JACOBIAN[colour_index(0.5 + octaves / (2 * OCTAVES))]
     colours[jacobian <= 0] = [int(FOLD_COLOUR[i : i + 2], 16) for i in (1, 3, 5)]
     return colours
 
 
-def _index(values: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+def colour_index(values: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+    """Where in a ramp of 256 colours `values` of 0..1 lie; what is not finite is at the low end."""
     return np.clip(np.rint(np.nan_to_num(values) * 255), 0, 255).astype(np.intp)
 
 
@@ -83,7 +84,7 @@ def draw_panel(
     gap, head = 4, 18
     height = head + sum(r[0].height + gap for r in rows)
     sheet = Image.new("RGB", (7 * width + 6 * gap, height), BACKGROUND)
-    pen, font = ImageDraw.Draw(sheet), _font(12)
+    pen, font = ImageDraw.Draw(sheet), panel_font(12)
     for i, caption in enumerate(CAPTIONS):
         pen.text((i * (width + gap) + 4, 2), caption, fill=FAINT, font=font)
     top = head
@@ -96,10 +97,10 @@ def draw_panel(
             pen.text((width - 11, middle), view.sides[1], fill=FAINT, font=font)
         top += row[0].height + gap
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(_small_webp(sheet, max_bytes))
+    Path(path).write_bytes(small_webp(sheet, max_bytes))
 
 
-def _small_webp(sheet: Image, max_bytes: int) -> bytes:
+def small_webp(sheet: Image, max_bytes: int) -> bytes:
     """The picture in the first quality that fits, then ever smaller."""
     size = 0
     for quality in (78, 50):
@@ -110,10 +111,11 @@ def _small_webp(sheet: Image, max_bytes: int) -> bytes:
             return out.getvalue()
     shrink = max(0.3, 0.92 * (max_bytes / size) ** 0.5)
     smaller = (max(1, int(sheet.width * shrink)), max(1, int(sheet.height * shrink)))
-    return _small_webp(sheet.resize(smaller), max_bytes)
+    return small_webp(sheet.resize(smaller), max_bytes)
 
 
-def _font(size: int) -> Any:
+def panel_font(size: int) -> Any:
+    """The font inside Pillow."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
@@ -121,27 +123,33 @@ def _font(size: int) -> Any:
 
 def _tiles(view: View, limit: float, width: int) -> list[Image]:
     """The seven pictures of a plane, all `width` wide and equally high."""
-    size = _fit(view.fixed.shape, view.pixel, width)
-    moving_size = _fit(view.moving.shape, view.moving_pixel, width)
+    size = fitted_size(view.fixed.shape, view.pixel, width)
+    moving_size = fitted_size(view.moving.shape, view.moving_pixel, width)
     height = max(size[1], moving_size[1])
     pictures = (("fixed", view.fixed, size), ("moving", view.moving, moving_size), ("warped", view.warped, size))
-    grey = {name: _scaled(GREY[_index(picture)], fit) for name, picture, fit in pictures}
-    fixed = _outlined(grey["fixed"], view.fixed_labels, FIXED_COLOUR)
-    warped = _outlined(_outlined(grey["warped"], view.fixed_labels, FIXED_COLOUR), view.warped_labels, WARPED_COLOUR)
-    moving = _outlined(grey["moving"], view.moving_labels, WARPED_COLOUR)
-    before = _blank(size) if view.before is None else _scaled(DIFFERENCE[_index(_signed(view.before, limit))], size)
-    after = _scaled(DIFFERENCE[_index(_signed(view.after, limit))], size)
-    grid = _with_grid(grey["moving"], view)
+    grey = {name: scaled_tile(GREY[colour_index(picture)], fit) for name, picture, fit in pictures}
+    fixed = outlined_tile(grey["fixed"], view.fixed_labels, FIXED_COLOUR)
+    warped = outlined_tile(
+        outlined_tile(grey["warped"], view.fixed_labels, FIXED_COLOUR), view.warped_labels, WARPED_COLOUR
+    )
+    moving = outlined_tile(grey["moving"], view.moving_labels, WARPED_COLOUR)
+    before = (
+        _blank(size)
+        if view.before is None
+        else scaled_tile(DIFFERENCE[colour_index(_signed(view.before, limit))], size)
+    )
+    after = scaled_tile(DIFFERENCE[colour_index(_signed(view.after, limit))], size)
+    grid = tile_with_grid(grey["moving"], view)
     # Not smoothed: a single folded voxel must stay visible.
-    jacobian = _scaled(jacobian_colours(view.jacobian), size, smooth=False)
-    return [_padded(t, (width, height)) for t in (fixed, moving, warped, before, after, grid, jacobian)]
+    jacobian = scaled_tile(jacobian_colours(view.jacobian), size, smooth=False)
+    return [padded_tile(t, (width, height)) for t in (fixed, moving, warped, before, after, grid, jacobian)]
 
 
 def _signed(difference: Picture, limit: float) -> Picture:
     return (0.5 + 0.5 * difference / limit).astype(np.float32)
 
 
-def _fit(shape: tuple[int, ...], pixel: tuple[float, float], width: int) -> tuple[int, int]:
+def fitted_size(shape: tuple[int, ...], pixel: tuple[float, float], width: int) -> tuple[int, int]:
     """Width and height in the panel of a picture with pixels of `pixel` mm; never taller than 1.4 widths."""
     tall, wide = shape[0] * pixel[0], shape[1] * pixel[1]
     scale = min(width / wide, 1.4 * width / tall)
@@ -154,14 +162,16 @@ def _blank(size: tuple[int, int]) -> Image:
     return Image.new("RGB", size, BACKGROUND)
 
 
-def _scaled(colours: Colours, size: tuple[int, int], smooth: bool = True) -> Image:
+def scaled_tile(colours: Colours, size: tuple[int, int], smooth: bool = True) -> Image:
+    """Colours `(rows, columns[, 3])` as a picture of `size` (width, height)."""
     from PIL import Image
 
     image = Image.fromarray(colours, "RGB") if colours.ndim == 3 else Image.fromarray(colours)
     return image.resize(size, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)
 
 
-def _padded(tile: Image, size: tuple[int, int]) -> Image:
+def padded_tile(tile: Image, size: tuple[int, int]) -> Image:
+    """`tile` in the middle of a picture of `size`."""
     if tile.size == size:
         return tile
     sheet = _blank(size)
@@ -169,7 +179,7 @@ def _padded(tile: Image, size: tuple[int, int]) -> Image:
     return sheet
 
 
-def _outlined(tile: Image, labels: Labels | None, colour: str) -> Image:
+def outlined_tile(tile: Image, labels: Labels | None, colour: str) -> Image:
     """`tile` with the outlines of all labels, one pixel wide."""
     from PIL import Image
 
@@ -202,7 +212,8 @@ def grid_lines(view: View) -> list[Picture]:
     return lines + [view.positions[:, :, c].T for c in range(column_start, columns, column_step)]
 
 
-def _with_grid(tile: Image, view: View) -> Image:
+def tile_with_grid(tile: Image, view: View) -> Image:
+    """`tile`, which shows the moving image, with the lines of the fixed grid where they lie in it."""
     from PIL import Image, ImageDraw
 
     # Twice as large and reduced again: thin lines without steps.

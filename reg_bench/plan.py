@@ -18,7 +18,7 @@ from reg_bench.suite import Suite, Task
 
 if TYPE_CHECKING:
     from reg_bench.datamodule import RegistrationDataModule
-    from reg_bench.method import RegistrationModule
+    from reg_bench.method import RegistrationModule, SequenceModule
 
 Mode = Literal["only-missing", "retry-failed", "overwrite"]
 
@@ -31,6 +31,10 @@ _NOT_SETTINGS = ("interpreter",)
 ALL_CASES = "*"
 
 
+class SkippedError(Exception):
+    """A method cannot take a case; the text says why."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One case for one method, as indices into the plan. `idle` stands for no work at all."""
@@ -38,6 +42,7 @@ class Job:
     task: int = -1
     method: int = -1
     case: str = ""
+    condition: str | None = None
 
     @property
     def idle(self) -> bool:
@@ -54,7 +59,7 @@ class PlannedMethod:
     licence: str
     config_hash: str
     init_args: Mapping[str, Any]
-    module: RegistrationModule | None
+    module: RegistrationModule | SequenceModule | None
     missing: str | None = None
 
 
@@ -93,14 +98,16 @@ class Plan:
             checkpoint=None,
             seed=self.seed,
             case=job.case,
+            condition=job.condition,
         )
 
     def jobs(self) -> list[Job]:
         """All jobs: task by task and case by case, so that a case is loaded once for all methods."""
         return [
-            Job(t, m, case)
+            Job(t, m, case, condition)
             for t, task in enumerate(self.tasks)
             for case in task.cases
+            for condition in task.task.conditions
             for m in range(len(self.methods))
         ]
 
@@ -126,7 +133,7 @@ def _plan_method(spec: Spec, seed: int) -> PlannedMethod:
     version, licence = _version(cls, init_args), str(getattr(cls, "licence", ""))
     seed_everything(seed)
     try:
-        module, missing = discovery.build_method(spec), None
+        module, missing = discovery.build_module(spec), None
     except MissingExtraError as error:
         module, missing = None, str(error)
     return PlannedMethod(spec, version, licence, config_hash, init_args, module, missing)
@@ -140,12 +147,12 @@ def _version(cls: type, init_args: Mapping[str, Any]) -> str:
 
 def _inner_versions(value: Any) -> Iterator[str]:
     """Versions of all methods in the settings, in order: a change of any of them changes the results."""
-    from reg_bench.method import RegistrationModule
+    from reg_bench.method import RegistrationModule, SequenceModule
 
     if isinstance(value, Mapping):
         if isinstance(value.get("class_path"), str):
             cls = discovery.load_class(value["class_path"])
-            if issubclass(cls, RegistrationModule):
+            if issubclass(cls, RegistrationModule | SequenceModule):
                 yield cls.version
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -160,18 +167,21 @@ def _settings(value: Any) -> Any:
     return [_settings(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def plan_tasks(suite: Suite, root: str | Path | None, limit: int | None) -> tuple[PlannedTask, ...]:
-    """Builds the datasets and lists their cases, before any long work.
+def plan_tasks(
+    suite: Suite, root: str | Path | None, limit: int | None, names: Sequence[str] = ()
+) -> tuple[PlannedTask, ...]:
+    """Builds the datasets of all tasks, or of those called `names`, and lists their cases, before any long work.
 
     Raises:
         ConfigError: settings that do not fit, named with file and key, or a root that no dataset reads from.
         DataError: missing files or root, empty split, duplicate case ids.
     """
-    specs = [task_spec(task, suite.source) for task in suite.tasks]
+    tasks = [task for task in suite.tasks if not names or task.name in names]
+    specs = [task_spec(task, suite.source) for task in tasks]
     if root is not None and not any(discovery.takes_root(spec) for spec in specs):
-        names = ", ".join(dict.fromkeys(task.dataset for task in suite.tasks))
+        names = ", ".join(dict.fromkeys(task.dataset for task in tasks))
         raise ConfigError(f"--data.root: suite {suite.name} reads no files from a folder; its data is {names}")
-    return tuple(_plan_task(task, suite.source, root, limit) for task in suite.tasks)
+    return tuple(_plan_task(task, suite.source, root, limit) for task in tasks)
 
 
 def task_spec(task: Task, source: str) -> Spec:
@@ -190,13 +200,18 @@ def _plan_task(task: Task, source: str, root: str | Path | None, limit: int | No
         data = discovery.build_datamodule(spec, root)
         data.prepare_data()
         data.setup("predict")
-        checksum = digest(data.checksum(), content, task.split)
-        cases = data.case_ids(task.split)
+        checksum = digest(data.checksum(), content, task.split, *_streamed(task))
+        cases = data.case_ids(task.split) if task.kind == "pairs" else data.sequence_ids(task.split)
     except MissingExtraError as error:
         return PlannedTask(task, None, digest(spec.class_path, content), (ALL_CASES,), str(error))
     for bound in (task.limit, limit):
         cases = cases[:bound]
     return PlannedTask(task, data, checksum, tuple(cases))
+
+
+def _streamed(task: Task) -> list[Any]:
+    """What the results of a task of sequences depend on beside its data."""
+    return [task.stream.content()] if task.kind == "sequence" else []
 
 
 def missing_jobs(plan: Plan, state: RunState, mode: Mode, since: str) -> list[Job]:

@@ -89,6 +89,21 @@ class CaseResult:
     panel: str | None = None
 
 
+def value_entry(
+    metric: str,
+    value: float | None,
+    unit: str,
+    *,
+    profile: str = "strict",
+    label: str = "all",
+    frame: int | None = None,
+    horizon_s: float | None = None,
+) -> dict[str, Any]:
+    """One entry of `CaseResult.values`."""
+    head = {"metric": metric, "profile": profile, "label": label, "frame": frame, "horizon_s": horizon_s}
+    return {**head, "value": value, "unit": unit}
+
+
 class RowWriter:
     """Appends events to one file. A line is on its way to the disk when the call returns.
 

@@ -19,23 +19,20 @@ import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from reg_bench.clock import Measured, TimeLimitExceeded, TimingLock, Watchdog, measure
 from reg_bench.errors import MissingExtraError
 from reg_bench.method import RegistrationModule, check_field
-from reg_bench.plan import Job, Plan
+from reg_bench.plan import Job, Plan, SkippedError
 from reg_bench.protocol import case_seed, seed_everything, set_threads
-from reg_bench.results import CaseKey, CaseResult, RowWriter
+from reg_bench.results import CaseKey, CaseResult, RowWriter, value_entry
+from reg_bench.sequence_as_pairs import as_pairwise
+from reg_bench.stream_runner import StreamRunner
 from reg_bench.types import DisplacementField, RegistrationPair
-from reg_bench.warm_up import central_crop
+from reg_bench.warm_up import bit_sum, central_crop
 
 Report = Callable[[Mapping[str, Any]], None]
-
-
-class SkippedError(Exception):
-    """A method cannot take a case; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +93,7 @@ class CaseRunner(LightningModule):
         timing = self.plan.suite.protocol.timing
         exclusive = timing == "exclusive" or (timing == "auto" and self.device.type == "cpu")
         self._lock = TimingLock(self.folder / ".timing.lock" if exclusive else None)
+        self._streams = StreamRunner(self.plan, self.folder, self.device, self._lock, self._watchdog)
 
     def on_predict_end(self) -> None:
         self._writer.close()
@@ -122,8 +120,9 @@ class CaseRunner(LightningModule):
             return CaseResult(key, "skipped", str(reason))
         except TimeLimitExceeded:
             self._forget(job)
-            limit = self.plan.suite.protocol.time_limit_s
-            return CaseResult(key, "failed", f"time limit: register took longer than {limit:g} s")
+            limit, task = self.plan.suite.protocol.time_limit_s, self.plan.tasks[job.task].task
+            what = "register" if task.kind == "pairs" else "a single frame"
+            return CaseResult(key, "failed", f"time limit: {what} took longer than {limit:g} s")
         except (Exception, SystemExit) as error:
             traceback.print_exc()
             self._forget(job)
@@ -133,12 +132,15 @@ class CaseRunner(LightningModule):
         """After a failure: the case may have been left half written, and what was warm may be gone (a process)."""
         self._loaded = None
         self._warm.discard((job.task, job.method))
+        self._streams.forget(job)
 
     def _run(self, job: Job, key: CaseKey) -> CaseResult:
         task, planned = self.plan.tasks[job.task], self.plan.methods[job.method]
         if planned.module is None or task.data is None:
             raise SkippedError(task.missing or planned.missing)
-        method = planned.module
+        if task.task.kind == "sequence":
+            return self._streams.run(job, key, planned.module, task.data)
+        method = as_pairwise(planned.module)
         case = self._load(job)
         if reason := method.accepts(case.pair):
             raise SkippedError(reason)
@@ -247,18 +249,7 @@ class CaseRunner(LightningModule):
             official=suite.protocol.official,
         )
         frame = None if pair.frames is None else pair.frames[0]
-        return [
-            {
-                "metric": v.metric,
-                "profile": v.profile,
-                "label": v.label,
-                "frame": frame,
-                "horizon_s": None,
-                "value": v.value,
-                "unit": v.unit,
-            }
-            for v in values
-        ]
+        return [value_entry(v.metric, v.value, v.unit, profile=v.profile, label=v.label, frame=frame) for v in values]
 
     def _draw(self, key: CaseKey, pair: RegistrationPair, field: DisplacementField) -> str | None:
         """The picture of the case; a failure to draw is no failure of the method."""
@@ -278,16 +269,8 @@ class CaseRunner(LightningModule):
 
 
 def _fingerprint(pair: RegistrationPair) -> tuple[int, int]:
-    """Changes when anything is written into the images of the pair, also past torch (through NumPy views)."""
-    return _bit_sum(pair.fixed), _bit_sum(pair.moving)
-
-
-def _bit_sum(image: Tensor) -> int:
-    if not image.is_floating_point():
-        return int(image.sum())
-    # Sums of 32-bit integers wrap around, which a fingerprint may, and are thirty times as fast as wider ones.
-    words = image.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[image.element_size()])
-    return int(words.sum(dtype=torch.int32 if image.element_size() == 4 else torch.int64))
+    """Changes when anything is written into the images of the pair."""
+    return bit_sum(pair.fixed), bit_sum(pair.moving)
 
 
 def make_trainer(device: str, devices: int, folder: Path) -> Trainer:

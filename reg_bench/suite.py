@@ -13,6 +13,7 @@ from typing import Any, Literal
 from reg_bench.discovery import Spec, find, nearest, read_yaml, resolve
 from reg_bench.errors import ConfigError
 from reg_bench.protocol import Protocol
+from reg_bench.stream_options import Streaming
 
 MethodSpec = Spec
 
@@ -33,6 +34,8 @@ class Task:
         inverse_consistency: whether the registration is also run backward (outside the clock).
         tuned_on: split on which the parameters of the methods were chosen.
         limit: number of cases, the first ones; `None`: all.
+        kind: `pairs`, or `sequence`: a case is then a whole sequence of the dataset, streamed frame by frame.
+        stream: how, of tasks of kind `sequence`.
     """
 
     name: str
@@ -45,6 +48,13 @@ class Task:
     inverse_consistency: bool = False
     tuned_on: Literal["train", "val", "none"] = "val"
     limit: int | None = None
+    kind: Literal["pairs", "sequence"] = "pairs"
+    stream: Streaming = field(default_factory=Streaming)
+
+    @property
+    def conditions(self) -> tuple[str | None, ...]:
+        """Under which conditions each case is run: that of all frames alone, but for streams that drop some."""
+        return self.stream.conditions if self.kind == "sequence" else (None,)
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,32 @@ def select_methods(suite: Suite, names: typing.Sequence[str]) -> Suite:
     return dataclasses.replace(suite, methods=chosen)
 
 
+def with_budget(suite: Suite, budget_ms: float) -> Suite:
+    """The suite with another budget for its tasks of sequences.
+
+    Raises:
+        ConfigError: a budget that is not positive, or no task of sequences.
+    """
+    if not any(task.kind == "sequence" for task in suite.tasks):
+        raise ConfigError(f"--budget-ms: suite {suite.name} has no task of sequences")
+    changed = tuple(
+        dataclasses.replace(task, stream=dataclasses.replace(task.stream, budget_ms=budget_ms))
+        if task.kind == "sequence"
+        else task
+        for task in suite.tasks
+    )
+    return dataclasses.replace(suite, tasks=changed)
+
+
+def check_task_names(suite: Suite, names: typing.Sequence[str]) -> None:
+    """Raises a ConfigError that tells the nearest name where `names` are not all tasks of `suite`, each once."""
+    known = [task.name for task in suite.tasks]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--tasks: suite {suite.name} has no task {name!r}{nearest(name, known)}")
+    _unique(list(names), "--tasks", "task")
+
+
 def _check(suite: Suite, where: str) -> None:
     if not suite.tasks:
         raise ConfigError(f"{where}: tasks is empty")
@@ -117,6 +153,16 @@ def _check(suite: Suite, where: str) -> None:
             )
         if task.limit is not None and task.limit < 1:
             raise ConfigError(f"{where}: tasks[{index}].limit must be at least 1, got {task.limit}")
+        _check_stream(suite, task, f"{where}: tasks[{index}]")
+
+
+def _check_stream(suite: Suite, task: Task, where: str) -> None:
+    if task.kind == "pairs" and task.stream != Streaming():
+        raise ConfigError(f"{where}.stream is for tasks of kind sequence, this one is of kind pairs")
+    if task.kind == "sequence" and task.inverse_consistency:
+        raise ConfigError(f"{where}.inverse_consistency is for tasks of kind pairs, this one is of kind sequence")
+    if task.stream.labels == "linear" and "learn2reg" in suite.profiles:
+        raise ConfigError(f"{where}.stream.labels: the profile learn2reg warps labels by nearest neighbour only")
 
 
 def _unique(names: list[str], where: str, what: str) -> None:

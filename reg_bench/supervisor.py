@@ -55,6 +55,8 @@ class Settings:
         panels: whether to draw the cases; `False` overrules the suite's protocol.
         threads: per process, as the suite's protocol says.
         time_limit_s: as the suite's protocol says; for the message.
+        tasks: names of the tasks to run; empty: all of the suite.
+        budget_ms: milliseconds in which the estimate of a streamed frame has to be there; `None`: as the suite says.
     """
 
     suite: str
@@ -68,6 +70,8 @@ class Settings:
     panels: bool = True
     threads: int = 1
     time_limit_s: float = 600.0
+    tasks: tuple[str, ...] = ()
+    budget_ms: float | None = None
 
 
 class Listener(Protocol):

@@ -75,17 +75,19 @@ def _work(settings: Mapping[str, Any], report: Callable[[Mapping[str, Any]], Non
     from reg_bench import plan as planning
     from reg_bench import runner
     from reg_bench.protocol import set_threads
-    from reg_bench.suite import load_suite, select_methods
+    from reg_bench.suite import load_suite, select_methods, with_budget
 
     suite = load_suite(settings["suite"])
     if settings["methods"]:
         suite = select_methods(suite, settings["methods"])
+    if settings["budget_ms"] is not None:
+        suite = with_budget(suite, float(settings["budget_ms"]))
     if not settings["panels"]:
         suite = replace(suite, protocol=replace(suite.protocol, panels=False))
     seed = suite.protocol.seed if settings["seed"] is None else int(settings["seed"])
     set_threads(suite.protocol.threads)
     methods = planning.plan_methods(suite, seed)
-    tasks = planning.plan_tasks(suite, settings["root"], settings["limit"])
+    tasks = planning.plan_tasks(suite, settings["root"], settings["limit"], settings["tasks"])
     plan = planning.Plan(suite, seed, tasks, methods)
     device = "gpu" if torch.cuda.is_available() else "cpu"
     folder = Path(settings["out"])
@@ -138,6 +140,7 @@ def describe(plan: Any, device: str, devices: int) -> dict[str, Any]:
             "dataset_checksum": t.checksum,
             "split": t.task.split,
             "cases": list(t.cases),
+            "conditions": list(t.task.conditions),
             "licence": str(getattr(t.data, "licence", "")),
             "missing": t.missing,
         }

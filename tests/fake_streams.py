@@ -204,3 +204,21 @@ class Altered(SequenceModule):
 
     def forecast(self, state: Any, horizon_s: float) -> Estimate:
         return self.inner.forecast(state[1], horizon_s)
+
+
+class Needs3D(SequenceModule):
+    """Follows volumes only."""
+
+    name = ""
+    dimensions = (3,)
+
+    def start(
+        self, reference: Tensor, *, seconds_per_frame: float, mask: Tensor | None = None, points: Tensor | None = None
+    ) -> Any:
+        raise AssertionError("never called")
+
+    def step(self, state: Any, frame: Tensor | None, time_s: float) -> tuple[Any, Estimate]:
+        raise AssertionError("never called")
+
+    def forecast(self, state: Any, horizon_s: float) -> Estimate:
+        raise AssertionError("never called")

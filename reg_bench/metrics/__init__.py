@@ -68,6 +68,7 @@ def score(
     backward: DisplacementField | None = None,
     official: str = "2022",
     masked: bool | None = None,
+    label_interpolation: str = "nearest",
 ) -> list[MetricValue]:
     """All metrics of one case that its data allow.
 
@@ -79,6 +80,7 @@ def score(
         backward: field of the swapped pair, for `inverse_consistency`.
         official: rules of the `learn2reg` profile, `2022` (and later) or `2020`.
         masked: whether Learn2Reg's SDlogJ is masked; by default where the pair has a mask.
+        label_interpolation: of the profile `strict`, `nearest` or `linear`, see `ScoringContext`.
 
     Returns:
         Values in order of profile and metric name, for each metric its labels and then `all`.
@@ -91,7 +93,11 @@ def score(
     for profile in profiles:
         if profile not in PROFILES:
             raise ConfigError(f"unknown profile {profile!r}: expected {' or '.join(PROFILES)}")
-    context = ScoringContext(pair, field, backward=backward, official=official, masked=masked)
+    if label_interpolation == "linear" and "learn2reg" in profiles:
+        raise ConfigError("the profile learn2reg warps labels by nearest neighbour, not linearly")
+    context = ScoringContext(
+        pair, field, backward=backward, official=official, masked=masked, label_interpolation=label_interpolation
+    )
     chosen = all_metrics() if wanted is None else _chosen(wanted, context)
     found: list[MetricValue] = []
     for profile in profiles:

@@ -12,7 +12,7 @@ from torch import Tensor
 from reg_bench import field as fields
 from reg_bench.metrics.base import Profile
 from reg_bench.metrics.jacobian import JacobianStatistics, jacobian_statistics
-from reg_bench.metrics.label_maps import CodedLabels, Codes, Overlap, encode, overlap, warp_nearest
+from reg_bench.metrics.label_maps import CodedLabels, Codes, Overlap, encode, overlap, warp_linear, warp_nearest
 from reg_bench.types import DisplacementField, RegistrationPair
 
 
@@ -25,9 +25,10 @@ class ScoringContext:
         backward: the field of the swapped pair, on the moving grid, for inverse consistency.
         official: which rules of Learn2Reg the profile of that name follows, `2022` (and later) or `2020`.
         masked: whether Learn2Reg's SDlogJ is restricted to the mask; by default it is where there is one.
+        label_interpolation: `nearest`, or `linear`: each label is warped as a mask of its own, inside above one half.
 
     Raises:
-        ValueError: a batch of several cases, a field of another shape, or unknown rules.
+        ValueError: a batch of several cases, a field of another shape, or unknown rules or interpolation.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ScoringContext:
         backward: DisplacementField | None = None,
         official: str = "2022",
         masked: bool | None = None,
+        label_interpolation: str = "nearest",
     ) -> None:
         name = ", ".join(pair.case_ids)
         if pair.batch_size != 1:
@@ -55,6 +57,9 @@ class ScoringContext:
             )
         if official not in ("2020", "2022"):
             raise ValueError(f"official rules are '2020' or '2022', got {official!r}")
+        if label_interpolation not in ("nearest", "linear"):
+            raise ValueError(f"label_interpolation must be 'nearest' or 'linear', got {label_interpolation!r}")
+        self.label_interpolation = label_interpolation
         self.pair = pair.to("cpu")
         self.u = field.u.detach().to("cpu")
         self.backward = None if backward is None else backward.u.detach().to("cpu")
@@ -95,7 +100,9 @@ class ScoringContext:
 
     @cached_property
     def warped_labels(self) -> Codes:
-        """The moving labels on the fixed grid; nearest neighbour, background outside, alike in both profiles."""
+        """The moving labels on the fixed grid, background outside; by nearest neighbour alike in both profiles."""
+        if self.label_interpolation == "linear":
+            return warp_linear(self.labels.moving, self.u)
         return warp_nearest(self.labels.moving, self.u[0].numpy())
 
     @cached_property

@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from reg_bench import field as fields
 
 Codes = NDArray[np.unsignedinteger]
 
@@ -82,6 +86,25 @@ def warp_nearest(moving: Codes, u: NDArray[np.floating]) -> Codes:
     with np.errstate(invalid="ignore"):
         for block in blocks(shape):
             warped[block] = _gather(source, moving.shape, u, block)
+    return warped
+
+
+def warp_linear(moving: Codes, u: Tensor) -> Codes:
+    """Each label of `moving` warped as a mask by linear interpolation, 0 outside; inside is above one half.
+
+    No two labels can be above one half at a place. Paper I ("registration by tracking") warps its masks so.
+
+    Args:
+        moving: map on the moving grid.
+        u: `(1, D, *S)` voxels on the fixed grid.
+
+    Returns:
+        Map on the fixed grid `S`, in the dtype of `moving`.
+    """
+    warped = np.zeros(tuple(u.shape[2:]), moving.dtype)
+    for code in np.unique(moving[moving != 0]):
+        mask = torch.from_numpy(moving == code).to(u.dtype)[None, None]
+        warped[fields.warp(mask, u, mode="linear", padding="zeros")[0, 0].numpy() > 0.5] = code
     return warped
 
 
