@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reg_bench.narrow_convolution import convolve_same
+
 # Of the softplus that keeps kernels positive.
 BETA = 10.0
 
@@ -23,8 +25,8 @@ def normalized_convolution(
     """`conv(x c, w) / conv(c, w) + b` and `conv(c, w) / sum(w)`, at stride 1 with zeros beyond the border.
 
     The sum of the weights of an output channel runs over the kernel and the input channels, so that full confidence
-    stays full and none exceeds the largest that goes in. Where no confidence is in reach the result is 0, bias
-    included, and the gradient is finite: there is no division that a small constant would have to save.
+    stays full and none exceeds the largest that goes in. Where no confidence is in reach the result is 0, without the
+    bias, and the gradient is finite: the division is left out, where the printed constant of 1e-20 would overflow.
 
     Args:
         values: `(B, C, *S)` with 2 or 3 spatial axes, or `(B, K, C, *S)`: K fields that share their confidence.
@@ -40,24 +42,26 @@ def normalized_convolution(
         ValueError: shapes that do not fit.
     """
     _check(values, confidence, kernel)
-    pad = [k // 2 for k in kernel.shape[2:]]
-    convolve = F.conv2d if len(pad) == 2 else F.conv3d
     shared = values.ndim == confidence.ndim + 1
     weighted = values * (confidence[:, None] if shared else confidence)
-    sums = convolve(weighted.flatten(0, 1) if shared else weighted, kernel, padding=pad)
-    # One confidence for all channels meets the sum of their weights: expanding it would cost as much as the data.
-    applicability = kernel.sum(dim=1, keepdim=True) if confidence.shape[1] == 1 else kernel
-    reach = convolve(confidence, applicability, padding=pad)
-    known = reach > math.sqrt(torch.finfo(reach.dtype).tiny)
-    divisor = torch.where(known, reach, torch.ones_like(reach))
+    images = weighted.flatten(0, 1) if shared else weighted
+    if confidence.shape[1] == kernel.shape[1]:
+        both = convolve_same(torch.cat((images, confidence)), kernel)
+        sums, reach = both[: len(images)], both[len(images) :]
+    else:
+        # One confidence for all channels meets the sum of their weights: expanded it would cost as much as the data.
+        sums, reach = convolve_same(images, kernel), convolve_same(confidence, kernel.sum(dim=1, keepdim=True))
+    # What is out of reach is divided by 1 and so stays 0; the gradient of that 1 is none.
+    faintest = math.sqrt(torch.finfo(reach.dtype).tiny)
+    divisor = F.threshold(reach, faintest, 1.0)
     if shared:
         sums = sums.reshape(*values.shape[:2], *sums.shape[1:])
-        known, divisor = known[:, None], divisor[:, None]
-    mean = sums / divisor
+    mean = sums / (divisor[:, None] if shared else divisor)
+    per_channel = (-1, *(1,) * (kernel.ndim - 2))
     if bias is not None:
-        mean = mean + bias.reshape(-1, *(1,) * len(pad))
-    total = kernel.flatten(1).sum(dim=1).reshape(-1, *(1,) * len(pad))
-    return torch.where(known, mean, torch.zeros_like(mean)), reach / total
+        known = (reach > faintest).to(mean)
+        mean = torch.addcmul(mean, known[:, None] if shared else known, bias.reshape(per_channel))
+    return mean, reach / kernel.flatten(1).sum(dim=1).reshape(per_channel)
 
 
 def _check(values: Tensor, confidence: Tensor, kernel: Tensor) -> None:
