@@ -17,11 +17,13 @@ from reg_bench.leaderboard_rows import Kind, Result
 from reg_bench.results import KEY_FIELDS
 from reg_bench.statistics import Bools, Codes, Floats, Summary
 
-#: The reference rows of every suite: what no motion scores, and what the known motion scores.
-FLOOR, CEILING = "identity", "truth"
+#: The reference rows of every suite: what no motion scores (of pairs, of sequences), and what the known motion scores.
+FLOORS, CEILING = ("identity", "no-motion"), "truth"
 
 BOARD_KEY = ("suite", "suite_version", "task", "dataset", "dataset_checksum")
 ENTRY_KEY = ("method", "method_version", "config_hash", "checkpoint", "seed", "condition")
+#: Under which condition the cases were run is part of an entry, and boards hold entries of one condition.
+_CONDITION = KEY_FIELDS.index("condition")
 _TASK, _ENTRY = KEY_FIELDS.index("task"), [KEY_FIELDS.index(name) for name in ENTRY_KEY]
 #: The case of a row that says why the cases of a task could not even be listed.
 NO_CASES = "*"
@@ -34,6 +36,13 @@ METRIC_ORDER = (
     "tre_keypoints",
     "hd95",
     "end_point_error",
+    "target_error",
+    "target_error_p95",
+    "gate_right",
+    "target_error_late",
+    "target_error_late_hold",
+    "closure_error",
+    "drift",
     "ncc",
     "ssim",
     "mse",
@@ -41,8 +50,8 @@ METRIC_ORDER = (
     "nonpositive_fraction",
     "inverse_consistency",
 )
-HIGHER_IS_BETTER = frozenset({"dice", "ncc", "ssim"})
-NEUTRAL = frozenset({"labels_counted", "num_foldings"})
+HIGHER_IS_BETTER = frozenset({"dice", "ncc", "ssim", "gate_right", "within_budget"})
+NEUTRAL = frozenset({"labels_counted", "num_foldings", "drift"})
 #: Metrics that need labels: they exist where labels were counted, even when every value is infinite.
 LABEL_METRICS = frozenset({"dice", "hd95"})
 
@@ -123,10 +132,11 @@ class Board:
     troubles: tuple[Trouble, ...]
     warnings: tuple[str, ...]
     other_ranks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    condition: str = ""
 
     @property
     def title(self) -> str:
-        return f"{self.task}, profile {self.profile}"
+        return ", ".join(filter(None, (self.task, self.condition, f"profile {self.profile}")))
 
 
 def better_of(metric: str, manifest: Mapping[str, Any]) -> str:
@@ -142,20 +152,24 @@ def better_of(metric: str, manifest: Mapping[str, Any]) -> str:
 def tables(results: Sequence[Result], manifest: Mapping[str, Any]) -> list[Board]:
     """All boards of `results`, which `leaderboard_rows.read` gives, one per key.
 
-    Boards come in the order of the suite's tasks, within a task the primary profile first. Rows of different
-    suite versions or data never share a board, configurations of a method never share an entry.
+    Boards come in the order of the suite's tasks, within a task the primary profile first, then the conditions. Rows
+    of different suite versions, data or conditions never share a board, configurations of a method never an entry.
     """
     parts: dict[tuple[str, ...], list[Result]] = {}
     for result in sorted(results, key=lambda r: r.key):
-        parts.setdefault(result.key[: len(BOARD_KEY)], []).append(result)
+        parts.setdefault((*result.key[: len(BOARD_KEY)], result.key[_CONDITION]), []).append(result)
     listed = {key[:3] for key, rows in parts.items() if any(r.case != NO_CASES for r in rows)}
     # A task whose cases could not be listed is a line of its own only until a later run has listed them.
     parts = {k: rows for k, rows in parts.items() if k[:3] not in listed or any(r.case != NO_CASES for r in rows)}
     order = {task.get("name"): i for i, task in enumerate((manifest.get("suite") or {}).get("tasks") or [])}
-    warnings = mixture_warnings(list(parts), manifest)
+    warnings = mixture_warnings([key[: len(BOARD_KEY)] for key in parts], manifest)
     boards: list[Board] = []
+    seen: set[tuple[str, ...]] = set()
     for key in sorted(parts, key=lambda k: (order.get(k[_TASK], len(order)), k)):
-        boards += _TaskTables(parts[key], manifest, warnings).boards()
+        # Conditions follow the plain task, or the first of them where there is none.
+        first = key[:-1] not in seen
+        seen.add(key[:-1])
+        boards += _TaskTables(parts[key], manifest, warnings).boards(main=first)
     return boards
 
 
@@ -185,6 +199,7 @@ class _TaskTables:
     def __init__(self, rows: Sequence[Result], manifest: Mapping[str, Any], warnings: Sequence[str]) -> None:
         self.manifest, self.warnings = manifest, list(warnings)
         self.head = dict(zip(BOARD_KEY, rows[0].key, strict=False))
+        self.condition = rows[0].key[_CONDITION]
         tasks = (manifest.get("suite") or {}).get("tasks") or []
         self.task: Mapping[str, Any] = next((t for t in tasks if t.get("name") == self.head["task"]), {})
         listed = {r.case for r in rows if r.case != NO_CASES}
@@ -219,7 +234,7 @@ class _TaskTables:
             if task.get("name") == head["task"] and task.get("dataset_checksum") == head["dataset_checksum"]:
                 seed = str(manifest.get("seed", ""))
                 entries: set[tuple[str, ...]] = {
-                    (m["name"], m["version"], m["config_hash"], m.get("checkpoint") or "", seed, "")
+                    (m["name"], m["version"], m["config_hash"], m.get("checkpoint") or "", seed, self.condition)
                     for m in manifest.get("methods") or []
                 }
                 return {str(c) for c in task.get("cases") or []}, entries
@@ -282,20 +297,20 @@ class _TaskTables:
         return filled, substituted, exists
 
     def _hardest(self, filled: Floats, better: str) -> tuple[Any, str]:
-        floors = [i for i, key in enumerate(self.keys) if key["method"] == FLOOR]
+        floors = [i for i, key in enumerate(self.keys) if key["method"] in FLOORS]
         present = np.isfinite(filled).any(axis=0)
         for i in floors:
             if np.isfinite(filled[i])[present].all():
-                return st.hardest_cases(filled[i], better), f"the value of `{FLOOR}`"
+                return st.hardest_cases(filled[i], better), f"the value of `{self.keys[i]['method']}`"
         owed = np.isfinite(filled)
         total = np.where(owed, filled, 0.0).sum(axis=0)
         mean = np.where(present, total / np.maximum(owed.sum(axis=0), 1), np.nan)
         return st.hardest_cases(mean, better), "the mean over the methods"
 
-    def boards(self) -> list[Board]:
+    def boards(self, main: bool = True) -> list[Board]:
         first = str(self.task.get("primary_profile") or "strict")
         profiles = sorted(self.values, key=lambda p: (p != first, p)) or [first]
-        made = [self._board(p, main=i == 0) for i, p in enumerate(profiles) if i == 0 or self._primary(p)]
+        made = [self._board(p, main=main and i == 0) for i, p in enumerate(profiles) if i == 0 or self._primary(p)]
         ranks = {b.profile: {e.name: e.rank for e in b.entries if e.rank is not None} for b in made}
         return [replace(b, other_ranks={p: r for p, r in ranks.items() if p != b.profile}) for b in made]
 
@@ -335,8 +350,9 @@ class _TaskTables:
             hardest_by=hardest_by,
             hardest_n=hardest_n,
             entries=tuple(entries),
-            troubles=self._troubles() if main else (),
+            troubles=self._troubles() if main or self.condition else (),
             warnings=tuple(dict.fromkeys([*self.warnings, *self._setting_warnings()])),
+            condition=self.condition,
         )
 
     def _ranked(self, cells: list[dict[str, Summary]], scores: Floats, primary: str, better: str) -> list[Entry]:
@@ -377,7 +393,7 @@ class _TaskTables:
             name=self.names[index],
             method=key["method"],
             key=key,
-            role={FLOOR: "floor", CEILING: "ceiling"}.get(key["method"], ""),
+            role=_role(key["method"], self.condition),
             ok=int((status == st.OK).sum()),
             failed=int((status == st.FAILED).sum()),
             skipped=int((status == st.SKIPPED).sum()),
@@ -415,6 +431,13 @@ class _TaskTables:
                 if len(several) > 1:
                     what = {"method_version": "versions", "config_hash": "configurations"}[part]
                     yield f"{self.head['task']}: {method} has rows of {len(several)} {what}: kept apart"
+
+
+def _role(method: str, condition: str) -> str:
+    """Where frames are missing the known motion is that of the last one: no ceiling."""
+    if method in FLOORS:
+        return "floor"
+    return "ceiling" if method == CEILING and not condition else ""
 
 
 _STATES = ("complete", "incomplete", "skipped")

@@ -41,6 +41,12 @@ TITLES = {
     "sdlogj": "SDlogJ",
     "nonpositive_fraction": "folding",
     "inverse_consistency": "inverse consistency",
+    "target_error": "target",
+    "target_error_p95": "target p95",
+    "gate_right": "gate right",
+    "target_error_late": "target, late",
+    "target_error_late_hold": "target, late, held",
+    "closure_error": "closure",
 }
 HINTS = {
     "dice": "overlap of fixed and warped labels",
@@ -52,10 +58,22 @@ HINTS = {
     "sdlogj": "standard deviation of the logarithm of the Jacobian determinant",
     "nonpositive_fraction": "share of voxels whose Jacobian determinant is not positive",
     "inverse_consistency": "distance by which forward and backward field fail to cancel",
+    "target_error": "distance of the target's centroid from where it is",
+    "target_error_p95": "95th percentile over the frames of that distance",
+    "gate_right": "share of the frames in which the target is rightly thought to be inside or outside the gate",
+    "target_error_late": "distance from where the target is when the estimate is there, by a forecast over its latency",
+    "target_error_late_hold": "the same of the estimate as it is",
+    "closure_error": "mean length of the field when a period is over and the reference comes again",
+    "drift": "slope of the error over the time of the sequence",
 }
 DECIMALS = {"dice": 3, "ncc": 3, "ssim": 3, "hd95": 2, "end_point_error": 3, "sdlogj": 3, "inverse_consistency": 3}
+DECIMALS |= {"target_error": 2, "target_error_p95": 2, "gate_right": 3, "closure_error": 2, "drift": 3}
+DECIMALS |= {"target_error_late": 2, "target_error_late_hold": 2}
 #: Facts about the scoring that are in the CSV only.
-HIDDEN = frozenset({"labels_counted", "num_foldings"})
+HIDDEN = frozenset({"labels_counted", "num_foldings"}) | {
+    # Those of streams have a table of their own.
+    *("latency", "latency_first", "latency_median", "latency_p95", "latency_p99", "within_budget")
+}
 
 
 CSV_HEAD = (
@@ -224,6 +242,7 @@ def protocol(boards: Sequence[Board], manifest: Mapping[str, Any]) -> list[tuple
             "a method without a result for every case is never ranked",
         )
     )
+    lines += _streaming(manifest)
     if any(b.hardest_by for b in boards):
         by = sorted({b.hardest_by for b in boards if b.hardest_by})
         lines.append(("DSC30, TRE30", f"mean over the hardest {HARDEST_PERCENT} % of the cases by {' or '.join(by)}"))
@@ -243,6 +262,23 @@ def protocol(boards: Sequence[Board], manifest: Mapping[str, Any]) -> list[tuple
     )
     lines += _provenance(manifest)
     return [(name, text) for name, text in lines if text]
+
+
+def _streaming(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the tasks of sequences were streamed and scored."""
+    lines = []
+    for task in (manifest.get("suite") or {}).get("tasks") or []:
+        stream = task.get("stream") or {}
+        if task.get("kind") != "sequence" or not stream:
+            continue
+        words = [
+            f"labels warped {'as masks, linear, above one half' if stream.get('labels') == 'linear' else 'nearest'}"
+        ]
+        words += [f"budget {stream['budget_ms']:g} ms"] if stream.get("budget_ms") else []
+        words += ["periodic, closed by the reference"] if stream.get("periodic") else []
+        words += [f"target {stream['target']}, gate {stream.get('gate_mm'):g} mm"] if stream.get("target") else []
+        lines.append((f"streams of {task.get('name')}", "; ".join(words)))
+    return lines
 
 
 def _setting(settings: Mapping[str, Any], name: str) -> str:
@@ -268,11 +304,18 @@ def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def markdown(boards: Sequence[Board], manifest: Mapping[str, Any]) -> str:
-    """All boards as GitHub-flavoured Markdown with the protocol below them."""
+def markdown(
+    boards: Sequence[Board], manifest: Mapping[str, Any], streams: Mapping[int, Sequence[Column]] | None = None
+) -> str:
+    """All boards as GitHub-flavoured Markdown with the protocol below them.
+
+    `streams` holds the columns of a second table, by the place of its board.
+    """
     lines = [f"# {heading(boards, manifest)}", ""]
-    for board in boards:
-        lines += [f"## {board.title}", "", _md(describe(board)), "", *_markdown_table(board), ""]
+    for place, board in enumerate(boards):
+        lines += [f"## {board.title}", "", _md(describe(board)), "", *_markdown_table(board, columns(board)), ""]
+        if streams and place in streams:
+            lines += ["Frame by frame:", "", *_markdown_table(board, streams[place]), ""]
         lines += [f"- warning: {_md(w)}" for w in board.warnings] + [""] * bool(board.warnings)
         lines += [f"- {_md(trouble_text(t))}" for t in board.troubles] + [""] * bool(board.troubles)
     lines += ["## Protocol", "", *(f"- {name}: {_md(text)}" for name, text in protocol(boards, manifest)), ""]
@@ -305,8 +348,7 @@ def trouble_text(trouble: Trouble, most: int = 5) -> str:
     return f"{trouble.name} {verb} {count} case{'s' * (count != 1)} ({names}): {trouble.reason}"
 
 
-def _markdown_table(board: Board) -> list[str]:
-    shown = columns(board)
+def _markdown_table(board: Board, shown: Sequence[Column]) -> list[str]:
     head = ["#", "method", "cases", *(c.title for c in shown)]
     lines = [" | ".join(head), " | ".join(["---:", "---", "---", *["---:"] * len(shown)])]
     best = [c.best(board) for c in shown]

@@ -21,6 +21,11 @@ from reg_bench import leaderboard_rows
 from reg_bench import leaderboard_text as text
 from reg_bench.errors import DataError
 from reg_bench.leaderboard import Board, Entry, tables
+from reg_bench.plot_ticks import round_numbers
+from reg_bench.results import read_rows
+from reg_bench.stream_plots import charts, latency_plot
+from reg_bench.stream_tables import StreamTable, is_stream, stream_tables
+from reg_bench.stream_tables import columns as stream_columns
 
 #: Values drawn one by one in the plot of a method; of more, that many quantiles.
 DOTS = 150
@@ -43,10 +48,14 @@ def build(folder: str | os.PathLike[str], *, colour: bool = False) -> str:
         boards = tables(leaderboard_rows.read(directory), manifest)
     if not boards:
         raise DataError(f"{directory}: no results; expected rows*.jsonl as `reg-bench run` writes them")
-    _write(directory / "leaderboard.md", text.markdown(boards, manifest))
+    # Rows are parsed as a whole only where there are frames to be looked at.
+    rows = read_rows(directory) if any(map(is_stream, boards)) else []
+    streams = stream_tables(boards, rows, manifest)
+    shown = {boards.index(t.board): stream_columns(t) for t in streams}
+    _write(directory / "leaderboard.md", text.markdown(boards, manifest, shown))
     _write(directory / "leaderboard.csv", text.to_csv(boards))
-    _write(directory / "index.html", html(boards, manifest, directory))
-    return terminal(boards, manifest, colour=colour)
+    _write(directory / "index.html", html(boards, manifest, directory, streams))
+    return terminal(boards, manifest, colour=colour, streams=shown)
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -77,7 +86,12 @@ def _write(path: Path, content: str) -> None:
 # The page ------------------------------------------------------------------------------------------------
 
 
-def html(boards: Sequence[Board], manifest: Mapping[str, Any], directory: Path | None = None) -> str:
+def html(
+    boards: Sequence[Board],
+    manifest: Mapping[str, Any],
+    directory: Path | None = None,
+    streams: Sequence[StreamTable] = (),
+) -> str:
     """The page: one file without references but to the pictures, which are linked by relative path."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -89,7 +103,13 @@ def html(boards: Sequence[Board], manifest: Mapping[str, Any], directory: Path |
     suite = manifest.get("suite") or {}
     wanted = suite.get("published") or ()
     tasks = [
-        {"board": group[0], "others": group[1:], "plot": plot(group[0]), "pictures": pictures(group[0], directory)}
+        {
+            "board": group[0],
+            "others": group[1:],
+            "plot": plot(group[0]),
+            "pictures": pictures(group[0], directory),
+            "stream": _stream(group[0], streams),
+        }
         for group in _by_task(boards)
     ]
     return environment.get_template("index.html.j2").render(
@@ -100,6 +120,14 @@ def html(boards: Sequence[Board], manifest: Mapping[str, Any], directory: Path |
         protocol=text.protocol(boards, manifest),
         published=[b for b in published() if b["id"] in wanted] if wanted else [],
     )
+
+
+def _stream(board: Board, streams: Sequence[StreamTable]) -> dict[str, Any] | None:
+    """Table and drawings of the streams of a task, None where its cases are pairs."""
+    for table in streams:
+        if table.board is board:
+            return {"columns": stream_columns(table), "charts": charts(table), "latency": latency_plot(table)}
+    return None
 
 
 def _by_task(boards: Sequence[Board]) -> list[list[Board]]:
@@ -142,8 +170,8 @@ def plot(board: Board) -> Plot | None:
     if not entries:
         return None
     values = np.concatenate([e.values[np.isfinite(e.values)] for e in entries])
-    ticks = _ticks(float(values.min()), float(values.max()))
-    low, high = min(ticks[0], float(values.min())), max(ticks[-1], float(values.max()))
+    known_ticks = round_numbers(float(values.min()), float(values.max()))
+    low, high = min(known_ticks[0], float(values.min())), max(known_ticks[-1], float(values.max()))
     left, right, row, top = 190.0, WIDTH - 20.0, 26, 8
 
     def x(value: float) -> float:
@@ -167,18 +195,8 @@ def plot(board: Board) -> Plot | None:
         )
     unit = board.units.get(board.primary, "")
     title = text.title_of(board.primary, board.metrics) + (f" [{unit}]" if unit not in ("", "1") else "")
-    marks = tuple((x(t), f"{t:g}") for t in ticks)
+    marks = tuple((x(t), f"{t:g}") for t in known_ticks)
     return Plot(title, top + row * len(entries) + 34, left, right, marks, tuple(lines))
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Four to nine round numbers from below `low` to above `high`."""
-    span = (high - low) or max(abs(high), 1.0) * 0.1
-    raw = span / 5
-    power = 10.0 ** np.floor(np.log10(raw))
-    step = float(power * next(f for f in (1, 2, 2.5, 5, 10) if f * power >= raw * 0.999))
-    first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
-    return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
 
 
 def pictures(board: Board, directory: Path | None) -> list[dict[str, Any]]:
@@ -231,8 +249,18 @@ def published() -> tuple[Mapping[str, Any], ...]:
 # The terminal --------------------------------------------------------------------------------------------
 
 
-def terminal(boards: Sequence[Board], manifest: Mapping[str, Any], *, colour: bool = False, width: int = 110) -> str:
-    """The main board of every task as text tables, with what failed below each; at most `width` characters."""
+def terminal(
+    boards: Sequence[Board],
+    manifest: Mapping[str, Any],
+    *,
+    colour: bool = False,
+    width: int = 110,
+    streams: Mapping[int, Sequence[text.Column]] | None = None,
+) -> str:
+    """The main board of every task as text tables, with what failed below each; at most `width` characters.
+
+    `streams` holds further columns, by the place of their board in `boards`.
+    """
     from rich.console import Console
     from rich.markup import escape
 
@@ -241,10 +269,14 @@ def terminal(boards: Sequence[Board], manifest: Mapping[str, Any], *, colour: bo
         file=out, width=width, force_terminal=colour, no_color=not colour, highlight=False, legacy_windows=False
     )
     console.print(f"[bold]{escape(text.heading(boards, manifest))}[/]")
-    for board in (b for b in boards if b.main):
+    for place, board in enumerate(boards):
+        if not board.main:
+            continue
         console.print()
         console.print(f"[bold]{escape(board.title)}[/]: {escape(text.describe(board))}")
-        console.print(_terminal_table(board, width))
+        console.print(_terminal_table(board, width, text.columns(board)))
+        if streams and place in streams:
+            console.print(_terminal_table(board, width, streams[place]))
         for trouble in board.troubles:
             style = "red" if trouble.status == "failed" else "yellow"
             console.print(f"[{style}]{escape(text.trouble_text(trouble, 2))}[/]")
@@ -254,7 +286,7 @@ def terminal(boards: Sequence[Board], manifest: Mapping[str, Any], *, colour: bo
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
-def _terminal_table(board: Board, width: int) -> Any:
+def _terminal_table(board: Board, width: int, known: Sequence[text.Column]) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -264,7 +296,7 @@ def _terminal_table(board: Board, width: int) -> Any:
     table.add_column("method", min_width=min(34, max(len(text.name_text(e)) for e in board.entries)))
     table.add_column("cases", justify="right", no_wrap=True)
     # Rank, number of cases and time take some 32 characters beside the names.
-    shown = _terminal_columns(board, width - 32 - min(34, max(len(text.name_text(e)) for e in board.entries)))
+    shown = _terminal_columns(known, width - 32 - min(34, max(len(text.name_text(e)) for e in board.entries)))
     for column in shown:
         table.add_column(Text(column.title), justify="right", no_wrap=True)
     best = [c.best(board) for c in shown]
@@ -276,9 +308,9 @@ def _terminal_table(board: Board, width: int) -> Any:
     return table
 
 
-def _terminal_columns(board: Board, room: int) -> list[text.Column]:
+def _terminal_columns(columns: Sequence[text.Column], room: int) -> list[text.Column]:
     """The means that fit into `room` characters, and the time; the page has everything."""
-    known = [c for c in text.columns(board) if c.title not in ("95 % CI", "p") and not c.title.startswith("rank ")]
+    known = [c for c in columns if c.title not in ("95 % CI", "p") and not c.title.startswith("rank ")]
     costs = [c for c in known if c.title == "time [s]"]
     chosen: list[text.Column] = []
     for column in (c for c in known if c.title not in ("time [s]", "CPU [s]", "peak [MB]")):

@@ -82,9 +82,7 @@ class StreamRunner:
             loaded.sequence,
             streamed,
             task.stream,
-            profiles=suite.profiles,
             metrics=task.metrics,
-            official=suite.protocol.official,
         )
         score_s = time.perf_counter() - begin
         return CaseResult(

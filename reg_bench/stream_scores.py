@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reg_bench.metrics import Profile, score
+from reg_bench.metrics import score
 from reg_bench.metrics.base import ALL
 from reg_bench.results import value_entry
 from reg_bench.stream_options import Streaming
@@ -40,11 +40,9 @@ def stream_values(
     streamed: Streamed,
     options: Streaming,
     *,
-    profiles: Sequence[Profile] = ("strict",),
     metrics: Iterable[str] | None = None,
-    official: str = "2022",
 ) -> list[Value]:
-    """All values of one stream, as a result row holds them. Labels go by their names where they have some.
+    """All values of one stream, as a result row holds them, in the profile `strict`. Labels go by their names.
 
     * per frame after the reference, given or not: the metrics of the pair of reference and frame, `target_error`;
     * `drift`: slope over time of the end-point error, else of the error of landmarks, in its unit per second;
@@ -59,10 +57,10 @@ def stream_values(
         sequence: a batch of one.
         streamed: what the method made of it.
         options: of the task.
-        profiles, metrics, official: as in `reg_bench.metrics.score`.
+        metrics: what to compute at every frame, as in `reg_bench.metrics.score`; `METRICS` if not given.
     """
     sequence = sequence.to("cpu")
-    scorer = _Scorer(sequence, options, profiles, official)
+    scorer = _Scorer(sequence, options)
     wanted = tuple(metrics) if metrics is not None else METRICS
     steps = [s for s in streamed.steps if not s.closing]
     values = [v for s in steps for v in scorer(s.frame, s.field, wanted)]
@@ -76,8 +74,8 @@ def stream_values(
 class _Scorer:
     """Scores a field at a frame."""
 
-    def __init__(self, sequence: ImageSequence, options: Streaming, profiles: Sequence[Profile], official: str) -> None:
-        self.sequence, self.options, self.profiles, self.official = sequence, options, profiles, official
+    def __init__(self, sequence: ImageSequence, options: Streaming) -> None:
+        self.sequence, self.options = sequence, options
         self._names = {str(k): v for k, v in (sequence.label_names or {}).items()}
 
     def __call__(
@@ -87,9 +85,8 @@ class _Scorer:
         found = score(
             _with_given_points(self.sequence.pair(frame)),
             field.to("cpu"),
-            profiles=self.profiles,
+            profiles=("strict",),
             metrics=metrics,
-            official=self.official,
             label_interpolation=self.options.labels,
         )
         return [
@@ -97,7 +94,6 @@ class _Scorer:
                 v.metric,
                 v.value,
                 v.unit,
-                profile=v.profile,
                 label=self._names.get(v.label, v.label),
                 frame=frame,
                 horizon_s=horizon_s,
@@ -120,7 +116,7 @@ def _with_given_points(pair: RegistrationPair) -> RegistrationPair:
 def _drift(values: Sequence[Value], times: dict[int, float]) -> list[Value]:
     """Slope of the least-squares line through the errors over time."""
     for metric in ("end_point_error", "tre_landmarks"):
-        found = [v for v in values if (v["metric"], v["profile"], v["label"]) == (metric, "strict", ALL)]
+        found = [v for v in values if (v["metric"], v["label"]) == (metric, ALL)]
         known = [(times[v["frame"]], v["value"]) for v in found if v["value"] is not None]
         if len(known) > 1:
             at, errors = np.array(known).T
@@ -154,19 +150,18 @@ def _forecasts(scorer: _Scorer, steps: Sequence[Step], metrics: Sequence[str]) -
 
 def _means(values: Sequence[Value], horizon_s: float, suffix: str) -> list[Value]:
     """Means over frames of the values of whole frames; null as soon as one is, so that nothing improves by failing."""
-    groups: dict[tuple[str, str, str], list[float | None]] = {}
+    groups: dict[tuple[str, str], list[float | None]] = {}
     for v in values:
         if v["label"] == ALL:
-            groups.setdefault((v["metric"], v["profile"], v["unit"]), []).append(v["value"])
+            groups.setdefault((v["metric"], v["unit"]), []).append(v["value"])
     return [
         value_entry(
             metric + suffix,
             None if any(n is None for n in numbers) else float(np.mean([n for n in numbers if n is not None])),
             unit,
-            profile=profile,
             horizon_s=horizon_s,
         )
-        for (metric, profile, unit), numbers in groups.items()
+        for (metric, unit), numbers in groups.items()
     ]
 
 

@@ -28,8 +28,9 @@ def target_values(sequence: ImageSequence, steps: Sequence[Step], options: Strea
     * `target_error` of every frame with labels, `target_error_p95` over them;
     * `gate_right`: share of these frames where both centroids are within `gate_mm` of the target's place in the
       reference, or both are not; where the spacing is known;
-    * `target_error_late`: the estimate is there only after its latency, when the target has moved on (along a
-      straight line between frames): error of the forecast over that time; `_hold`: of the estimate as it is;
+    * `target_error_late` of every given frame: the estimate is there only after its latency, when the target has
+      moved on (along a straight line between frames): error of the forecast over that time; `_hold`: of the estimate
+      as it is;
     * with a horizon: mean error of the forecasts, and under `target_error_hold` of the estimate before, held.
 
     Raises:

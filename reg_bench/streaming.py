@@ -35,7 +35,7 @@ class Step:
         closing: whether the frame is the reference again, at the end of a period.
         field: the estimate on the grid of the frame.
         latency_s: wall seconds until it was there.
-        late: the forecast over that latency, where asked for.
+        late: the forecast over that latency, where asked for and a frame was given.
         ahead: forecasts by the number of frames that they look ahead.
     """
 
@@ -94,7 +94,7 @@ def run_stream(
         sequence: a batch of one on the device of the method.
         every: which frames after the reference are given: every first, second, …; the others are `None`.
         ahead: how many frames it has to look ahead after each step.
-        late: whether it has to look ahead by the time that each step took.
+        late: whether it has to look ahead by the time that each step with a frame took.
         periodic: see `moments`.
         guard: stands around every single call of the method.
 
@@ -120,7 +120,7 @@ def run_stream(
         in_time = None
         if not closing:
             with guard():
-                in_time = keep(method.forecast(state, latency_s)) if late else None
+                in_time = keep(method.forecast(state, latency_s)) if late and given else None
                 foretold = {k: keep(method.forecast(state, k * seconds)) for k in ahead}
         steps.append(Step(frame, time_s, given, closing, found, latency_s, in_time, foretold))
         aside_s += time.perf_counter() - wall

@@ -34,7 +34,8 @@ class Task:
         inverse_consistency: whether the registration is also run backward (outside the clock).
         tuned_on: split on which the parameters of the methods were chosen.
         limit: number of cases, the first ones; `None`: all.
-        kind: `pairs`, or `sequence`: a case is then a whole sequence of the dataset, streamed frame by frame.
+        kind: `pairs`, or `sequence`: a case is then a whole sequence of the dataset, streamed frame by frame and
+            scored in the profile `strict` alone.
         stream: how, of tasks of kind `sequence`.
     """
 
@@ -153,16 +154,16 @@ def _check(suite: Suite, where: str) -> None:
             )
         if task.limit is not None and task.limit < 1:
             raise ConfigError(f"{where}: tasks[{index}].limit must be at least 1, got {task.limit}")
-        _check_stream(suite, task, f"{where}: tasks[{index}]")
+        _check_stream(task, f"{where}: tasks[{index}]")
 
 
-def _check_stream(suite: Suite, task: Task, where: str) -> None:
+def _check_stream(task: Task, where: str) -> None:
     if task.kind == "pairs" and task.stream != Streaming():
         raise ConfigError(f"{where}.stream is for tasks of kind sequence, this one is of kind pairs")
     if task.kind == "sequence" and task.inverse_consistency:
         raise ConfigError(f"{where}.inverse_consistency is for tasks of kind pairs, this one is of kind sequence")
-    if task.stream.labels == "linear" and "learn2reg" in suite.profiles:
-        raise ConfigError(f"{where}.stream.labels: the profile learn2reg warps labels by nearest neighbour only")
+    if task.kind == "sequence" and task.primary_profile != "strict":
+        raise ConfigError(f"{where}.primary_profile: sequences are scored in the profile strict alone")
 
 
 def _unique(names: list[str], where: str, what: str) -> None:

@@ -233,27 +233,18 @@ def test_suites_are_read_with_their_streams(tmp_path: Path) -> None:
         ("kind: sequence", "kind: pairs", r"tasks\[0\]\.stream is for tasks of kind sequence"),
         ("kind: sequence", "kind: sequence\n    inverse_consistency: true", "inverse_consistency is for tasks of kind"),
         ("kind: sequence", "kind: seqence", r"tasks\[0\]\.kind: expected one of pairs, sequence"),
-        ("profiles: [strict]", "profiles: [strict, learn2reg]", None),
-        ("periodic: true", "labels: linear", None),
+        (
+            "kind: sequence",
+            "kind: sequence\n    primary_profile: learn2reg",
+            r"tasks\[0\]\.primary_profile: sequences are scored in the profile strict alone",
+        ),
     ],
 )
-def test_streams_that_cannot_be_are_named_with_file_and_key(
-    tmp_path: Path, old: str, new: str, message: str | None
-) -> None:
-    path = written(tmp_path, YAML.replace(old, new, 1))
-    if message is None:
-        assert load_suite(path).tasks[0].kind == "sequence"
-        return
+def test_streams_that_cannot_be_are_named_with_file_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = YAML.replace(old, new, 1)
+    path = written(tmp_path, text.replace("[strict]", "[strict, learn2reg]"))
     with pytest.raises(ConfigError, match=rf"suite\.yaml: .*{message}"):
         load_suite(path)
-
-
-def test_linear_labels_need_the_strict_profile_alone(tmp_path: Path) -> None:
-    text = YAML.replace("profiles: [strict]", "profiles: [strict, learn2reg]").replace(
-        "periodic: true", "labels: linear"
-    )
-    with pytest.raises(ConfigError, match="the profile learn2reg warps labels by nearest neighbour only"):
-        load_suite(written(tmp_path, text))
 
 
 def all_steady(folder: Path) -> dict[CaseKey, Any]:
