@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "monai", "pytorch_lightning", "torchio"}
+MATHEMATICS = ("discrete", "field", "landmarks", "metrics", "optimization", "regularization", "similarity")
+MATHEMATICS += ("sparse_to_dense", "tracking", "transformation")
 NO_TORCH = ["cli", "discovery", "suite", "results", "statistics", "leaderboard", "report", "errors"]
 NO_TORCH += sorted(p.stem for p in (ROOT / "reg_bench").glob("command_*.py"))
 
@@ -63,7 +65,7 @@ def test_core_knows_no_dataset_and_no_method(path: Path) -> None:
         p
         for p in sources("reg_bench")
         if p.stem in ("io", "displacement_io", "points_io", "types", "normalized_convolution", "random_diffeomorphisms")
-        or p.parent.name in ("field", "metrics", "tracking", "sparse_to_dense")
+        or p.parent.name in MATHEMATICS
     ],
     ids=lambda p: p.name,
 )
