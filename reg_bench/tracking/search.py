@@ -1,0 +1,77 @@
+"""One search for all points of a frame: wide and to the pixel, then around what was found and finer than pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reg_bench.tracking.band import Band
+from reg_bench.tracking.peak import find_peak
+from reg_bench.tracking.samples import Sampler, blocks
+
+# Pixels from the place of the first search within which the second looks.
+_NEAR = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the trackers found their points.
+
+    Attributes:
+        points: `(M, 2)` voxels.
+        ratios: `(M,)` peak-to-sidelobe ratios of the wide search.
+        offsets: `(M, 2)`, where the points lie from the centres of the samples.
+        samples: of the second search, one tensor `(m, K, ...)` per block, centred on the pixels nearest to the points
+            of the first; the filter can learn from them.
+    """
+
+    points: Tensor
+    ratios: Tensor
+    offsets: Tensor
+    samples: list[Tensor]
+
+
+def flattened(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Points `(B, N, 2)` as `(B N, 2)`, and the case `(B N,)` of each."""
+    cases = torch.arange(len(points), device=points.device).repeat_interleave(points.shape[1])
+    return points.flatten(0, 1), cases
+
+
+def locate(
+    sampler: Sampler,
+    wide: Band,
+    frame: Tensor,
+    start: Tensor,
+    radius: int,
+    refinements: int,
+    respond: Callable[[slice, Tensor], tuple[Tensor, Tensor]],
+) -> Found:
+    """Searches `frame (B, C, H, W)` around `start (B, N, 2)`.
+
+    Args:
+        sampler: makes the samples of the second search, as those of training.
+        wide: the band of the first search, whose window covers all that is searched.
+        radius: of the first search, in pixels along each axis.
+        refinements: further searches near what was found.
+        respond: from a block of trackers and their samples to the spectra `(m, ...)` of their responses and to what is
+            kept of the samples.
+    """
+    maps = sampler.maps(frame)
+    last = frame.new_tensor(frame.shape[2:]) - 1
+    flat, cases = flattened(start)
+    points, ratios = torch.minimum(flat.clamp(min=0), last), flat[:, 0]
+    parts = blocks(len(flat), flat.device)
+    offsets, kept = flat, []
+    for turn in range(refinements + 1):
+        here = points
+        # Blocks are sampled and answered at once, while they are in the cache.
+        pairs = [respond(b, sampler.around(maps, cases[b], here[b], None if turn else wide)) for b in parts]
+        response = torch.cat([response for response, _ in pairs])
+        found, ratio = find_peak(sampler.band, response, radius if turn == 0 else _NEAR)
+        points = torch.minimum((here.round() + found).clamp(min=0), last)
+        ratios = ratio if turn == 0 else ratios
+        offsets, kept = points - here.round(), [sample for _, sample in pairs]
+    return Found(points, ratios, offsets, kept)
