@@ -1,7 +1,8 @@
 """The conformance suite: does a method keep the conventions of displacement fields (DESIGN.md section 2)?
 
 Runs a method on small synthetic pairs with known motion and names what is wrong: axes, sign, unit, direction,
-bias, grid, batches, seeds, memory. Meant for every method, ours and others'.
+bias, grid, batches, seeds, memory. Meant for every method, ours and others'. Methods of sequences are asked about
+pairs as streams of one frame, and then about streams.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from reg_bench import conformance_checks as checks
 from reg_bench.conformance_checks import CheckResult
 from reg_bench.conformance_session import Session
+from reg_bench.conformance_streams import stream_checks
 from reg_bench.method import RegistrationModule
 
 Progress = Callable[[str], None]
@@ -92,6 +94,7 @@ def _run(session: Session, progress: Progress) -> list[CheckResult]:
     for check in (*_BASIC, *_REST):
         progress(f"{session.dims}-D: {(check.__doc__ or '').splitlines()[0]}")
         results.extend(check(session))
+    results += stream_checks(session, progress)
     return [_with_meaning(r, session) for r in checks.check_form(session) + results]
 
 

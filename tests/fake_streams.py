@@ -12,6 +12,7 @@ from torch import Tensor
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
 from reg_bench.method import Estimate, SequenceModule
+from reg_bench.pairs_as_sequence import PairwiseStream
 from reg_bench.types import DisplacementField, ImageSequence, RegistrationPair
 
 SIZE = (24, 20)
@@ -149,6 +150,61 @@ class FollowsCentre(SequenceModule):
             frame.fill_(0.3)
 
 
+def registers_frames() -> PairwiseStream:
+    """A right method of sequences for any images."""
+    from tests.conformance_methods import RIGHT
+
+    return PairwiseStream(RIGHT["translation"]())
+
+
+class WritesState(SequenceModule):
+    """Adds up in its state how often it was stepped, and moves the field by it."""
+
+    name = ""
+    dimensions = (2, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = registers_frames()
+
+    def start(
+        self, reference: Tensor, *, seconds_per_frame: float, mask: Tensor | None = None, points: Tensor | None = None
+    ) -> Any:
+        return {"inner": self.inner.start(reference, seconds_per_frame=seconds_per_frame), "steps": 0}
+
+    def step(self, state: Any, frame: Tensor | None, time_s: float) -> tuple[Any, Estimate]:
+        state["inner"], estimate = self.inner.step(state["inner"], frame, time_s)
+        state["steps"] += 1
+        return state, Estimate(DisplacementField(estimate.field.u + 0.01 * state["steps"]))
+
+    def forecast(self, state: Any, horizon_s: float) -> Estimate:
+        return self.inner.forecast(state["inner"], horizon_s)
+
+
+class MeansOfBatch(SequenceModule):
+    """Gives every case of a batch the mean field of all."""
+
+    name = ""
+    dimensions = (2, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = registers_frames()
+
+    def start(
+        self, reference: Tensor, *, seconds_per_frame: float, mask: Tensor | None = None, points: Tensor | None = None
+    ) -> Any:
+        return self.inner.start(reference, seconds_per_frame=seconds_per_frame)
+
+    def step(self, state: Any, frame: Tensor | None, time_s: float) -> tuple[Any, Estimate]:
+        state, estimate = self.inner.step(state, frame, time_s)
+        u = estimate.field.u
+        return state, Estimate(DisplacementField(u.mean(dim=0, keepdim=True).expand_as(u).clone()))
+
+    def forecast(self, state: Any, horizon_s: float) -> Estimate:
+        return self.inner.forecast(state, horizon_s)
+
+
 class HiddenState(SequenceModule):
     """Remembers the reference in itself: a second stream disturbs the first."""
 
@@ -157,7 +213,7 @@ class HiddenState(SequenceModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = FollowsCentre()
+        self.inner = registers_frames()
         self.kept: Any = None
 
     def start(
@@ -175,14 +231,18 @@ class HiddenState(SequenceModule):
 
 
 class Altered(SequenceModule):
-    """`FollowsCentre` with a mistake: `negated`, `drifts` (a pixel a frame) or `forgets` (a missing frame resets)."""
+    """A right method with a mistake.
+
+    `negated`, `drifts` (five pixels a second), `forgets` (a missing frame resets), `raises` or returns another type
+    (`tuple`) where a frame is missing.
+    """
 
     name = ""
     dimensions = (2, 3)
 
     def __init__(self, how: str) -> None:
         super().__init__()
-        self.how, self.inner = how, FollowsCentre()
+        self.how, self.inner = how, registers_frames()
 
     def start(
         self, reference: Tensor, *, seconds_per_frame: float, mask: Tensor | None = None, points: Tensor | None = None
@@ -192,6 +252,10 @@ class Altered(SequenceModule):
 
     def step(self, state: Any, frame: Tensor | None, time_s: float) -> tuple[Any, Estimate]:
         begun, now = state
+        if frame is None and self.how == "raises":
+            raise RuntimeError("no frame")
+        if frame is None and self.how == "tuple":
+            return state, now.u
         if frame is None and self.how == "forgets":
             return (begun, begun), self.inner.forecast(begun, 0.0)
         now, estimate = self.inner.step(now, frame, time_s)
@@ -199,7 +263,7 @@ class Altered(SequenceModule):
         if self.how == "negated":
             u = -u
         if self.how == "drifts":
-            u = u + time_s
+            u = u + 5 * time_s
         return (begun, now), Estimate(DisplacementField(u))
 
     def forecast(self, state: Any, horizon_s: float) -> Estimate:
