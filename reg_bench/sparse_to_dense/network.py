@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reg_bench.field import sample
 from reg_bench.normalized_convolution import NormalizedConv
 from reg_bench.sparse_to_dense.base import DenseField, Interpolation, usable_points
+from reg_bench.sparse_to_dense.bspline import BSplineInterpolation
 from reg_bench.sparse_to_dense.scattering import on_nearest_voxels
 from reg_bench.sparse_to_dense.weights import load_weights
 
@@ -25,6 +27,9 @@ class NormalizedConvolution(Interpolation):
     enlarged, and what was there on the way down are joined by layers 4 and 5; layers 6 and 7 finish. All components of
     the displacement go through the same layers, each by itself. In 2-D it has 409 parameters.
 
+    Averages of neighbours know no slope. Ours, beyond the paper, is the trend: a coarse B-spline near the points is
+    taken off before the network and put back after it, so that only what is left has to be averaged.
+
     For a given confidence the field is linear in the values (where biases are not 0: affine). Where no point is in
     reach, which is a matter of levels, field and confidence are 0.
 
@@ -35,16 +40,25 @@ class NormalizedConvolution(Interpolation):
         bias: whether the biases of the layers are learned; otherwise they stay 0, and a constant displacement stays
             what it is. Loaded ones are kept.
         dims: 2 or 3 spatial axes.
+        trend: the distance of the control points of the trend, in voxels; `None` for the paper's network alone.
 
     Raises:
         ValueError: wrong arguments, or weights of another network; names the file.
     """
 
-    def __init__(self, weights: str | Path | None = None, levels: int = 5, bias: bool = True, dims: int = 2) -> None:
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        levels: int = 5,
+        bias: bool = True,
+        dims: int = 2,
+        trend: float | None = 40.0,
+    ) -> None:
         super().__init__()
         if levels < 1:
             raise ValueError(f"NormalizedConvolution: levels must be at least 1, got {levels}")
         self.levels, self.dims = levels, dims
+        self.trend = None if trend is None else BSplineInterpolation(trend, levels=3)
         layout = ((1, 2, 5), (2, 2, 5), (2, 2, 5), (4, 2, 3), (2, 2, 3), (2, 2, 3), (2, 1, 1))
         self.layers = nn.ModuleList(NormalizedConv(i, o, size, dims) for i, o, size in layout)
         for layer in self.layers:
@@ -55,7 +69,12 @@ class NormalizedConvolution(Interpolation):
     def forward(self, points: Tensor, values: Tensor, confidence: Tensor | None, shape: Sequence[int]) -> DenseField:
         """The field on a grid, as of `Interpolation`, and its confidence."""
         points, values, weights = usable_points("NormalizedConvolution", points, values, confidence, shape)
-        return self.filled(*on_nearest_voxels(points, values, weights, shape))
+        if self.trend is None:
+            return self.filled(*on_nearest_voxels(points, values, weights, shape))
+        smooth = self.trend(points, values, weights, shape).u
+        left = values - sample(smooth, points)
+        rest = self.filled(*on_nearest_voxels(points, left, weights, shape))
+        return DenseField(smooth + rest.u, rest.confidence)
 
     def filled(self, values: Tensor, confidence: Tensor) -> DenseField:
         """The dense field of values on a grid.

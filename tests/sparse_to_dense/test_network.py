@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from reg_bench.errors import ConfigError
-from reg_bench.sparse_to_dense import NormalizedConvolution
+from reg_bench.field import identity_grid
+from reg_bench.sparse_to_dense import NormalizedConvolution, end_point_error
 from reg_bench.sparse_to_dense.network import doubled, halved
 
 
-def network(bias: bool = False, **settings: int) -> NormalizedConvolution:
+def network(bias: bool = False, trend: float | None = None, **settings: int) -> NormalizedConvolution:
     torch.manual_seed(0)
-    return NormalizedConvolution(None, bias=bias, **settings)
+    return NormalizedConvolution(None, bias=bias, trend=trend, **settings)
 
 
 def scattered(count: int, *shape: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,6 +135,23 @@ def test_translated_by_whole_blocks_everything_moves_along() -> None:
     base = net(points + 34, values, confidence, (128, 128)).u
     moved = net(points + torch.tensor([38.0, 30.0]), values, confidence, (128, 128)).u
     torch.testing.assert_close(moved[..., 34:102, 26:94], base[..., 30:98, 30:98], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (20, 24, 22)])
+def test_with_a_trend_affine_fields_are_kept_and_smooth_ones_are_met_better(shape: tuple[int, ...]) -> None:
+    points, _, confidence = scattered(60, *shape)
+    net, alone = network(trend=8.0, dims=len(shape)), network(dims=len(shape))
+    grid = identity_grid(shape).movedim(0, -1)
+    slope = torch.tensor([[0.1, 0.0, 0.2], [-0.2, 0.1, 0.0], [0.0, 0.3, 0.1]])[: len(shape), : len(shape)]
+    field = net(points, points @ slope + 2, confidence, shape)
+    assert (field.u[0].movedim(0, -1) - (grid @ slope + 2)).abs().max() < 1e-4
+    assert field.confidence is not None
+    assert torch.equal(field.confidence, alone(points, points, confidence, shape).confidence)
+    wave, truth = 3 * torch.sin(points / 9), 3 * torch.sin(grid / 9).movedim(-1, 0)[None]
+    errors = [end_point_error(n(points, wave, confidence, shape).u, truth).item() for n in (net, alone)]
+    assert errors[0] < 0.7 * errors[1]
+    nothing = net(points, wave, 0 * confidence, shape)
+    assert not nothing.u.any()
 
 
 def test_weights_from_files(tmp_path: Path) -> None:
