@@ -7,6 +7,7 @@ from reg_bench.tracking.corners import corner_strength, spaced_peaks
 from reg_bench.tracking.correlation_filter import respond, ridge_filter
 from reg_bench.tracking.dcf import CorrelationFilterTracker, FilterState
 from reg_bench.tracking.features import Features, GradientFeatures, NetworkFeatures, gradient_histograms
+from reg_bench.tracking.intensity_scale import IntensityScale
 from reg_bench.tracking.patches import Augmentation, default_augmentations
 from reg_bench.tracking.peak import find_peak, sidelobe_ratio
 from reg_bench.tracking.point_selection import (
@@ -30,6 +31,7 @@ __all__ = [
     "FilterState",
     "GivenPoints",
     "GradientFeatures",
+    "IntensityScale",
     "MaskDensity",
     "NetworkFeatures",
     "PointSelection",

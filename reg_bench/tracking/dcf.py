@@ -84,8 +84,10 @@ class CorrelationFilterTracker(PointTracker):
             )
         if not 1 <= radius < size // 2:
             raise ValueError(f"CorrelationFilterTracker: radius must lie in 1..{size // 2 - 1}, got {radius}")
+        super().__init__()
+        self.features = GradientFeatures() if features is None else features
         self.wide = Band(size, limit, patch * search)
-        self.sampler = Sampler(Band(size, limit, patch * window), GradientFeatures() if features is None else features)
+        self.sampler = Sampler(Band(size, limit, patch * window), self.features)
         self.label_sigma, self.lam = label_sigma, lam
         self.learning_rate, self.anchor = learning_rate, anchor
         self.radius, self.refinements = radius, refinements

@@ -66,7 +66,7 @@ class Augmentation:
 
 def default_augmentations(weight: float = 0.1) -> tuple[Augmentation, ...]:
     """Turned, scaled, shifted and blurred patches: the kinds of Paper I's tracker in the range of a beating heart."""
-    turned = [Augmentation(degrees=d, weight=weight) for d in (-10.0, 10.0)]
+    turned = [Augmentation(degrees=d, weight=weight) for d in (-30.0, -20.0, -10.0, 10.0, 20.0, 30.0)]
     scaled = [Augmentation(scale=s, weight=weight) for s in (0.9, 1.1)]
     shifted = [Augmentation(shift=(a, b), weight=weight) for a, b in ((6, 6), (-6, 6), (6, -6), (-6, -6))]
     return (*turned, *scaled, *shifted, Augmentation(blur=1.0, weight=weight))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Tracks:
     confidence: Tensor
 
 
-class PointTracker(ABC):
+class PointTracker(nn.Module, ABC):
     """Follows points from frame to frame. Subclasses are final.
 
     Nothing is remembered outside the state: stepping one state twice with one frame gives one result, and streams can
