@@ -3,7 +3,8 @@
 Listing reads the sources only; a member is imported when it is used. A member is
 
 * a class with a literal, non-empty `name` in `lightning_modules/`, `datamodules/` or `reg_bench/metrics/`;
-* a YAML file in `benchmarks/methods/` (a class with its settings) or `benchmarks/suites/`;
+* a YAML file in `benchmarks/methods/` (a class with its settings), `benchmarks/suites/` or `benchmarks/training/` (a
+  recipe of `reg-bench fit`);
 * an entry point of an installed package in the group `reg_bench.methods`, `.datasets` or `.metrics`.
 
 Anything importable can also be named by its class path, `package.module.Class`. Names of methods joined by `+`
@@ -32,9 +33,13 @@ if TYPE_CHECKING:
     from reg_bench.datamodule import RegistrationDataModule
     from reg_bench.method import RegistrationModule, SequenceModule
 
-Kind = Literal["methods", "datasets", "metrics", "suites"]
+Kind = Literal["methods", "datasets", "metrics", "suites", "recipes"]
 
 _PACKAGES = {"methods": "lightning_modules", "datasets": "datamodules", "metrics": "reg_bench.metrics"}
+# Kinds that are nothing but YAML files, and their folders.
+_FOLDERS = {"suites": "suites", "recipes": "training"}
+# Through which a method of sequences takes pairs.
+_STREAM_OF_ONE = "reg_bench.sequence_as_pairs.StreamOfOne"
 _METHOD_KEYS = ("name", "summary", "class_path", "init_args")
 
 
@@ -45,11 +50,11 @@ class Member:
     Attributes:
         name: as typed by the user.
         summary: one line.
-        kind: `methods`, `datasets`, `metrics` or `suites`.
+        kind: `methods`, `datasets`, `metrics`, `suites` or `recipes`.
         accepts: the literal class attributes, those of the bases included (`dimensions`, `needs`, `version`, …).
         source: the file that defines it.
         licence: of the code (methods) or of the data (datasets).
-        class_path: `package.module.Class`; empty for suites.
+        class_path: `package.module.Class`; empty for suites and recipes.
         init_args: settings that the name stands for; empty for classes.
     """
 
@@ -94,9 +99,9 @@ def members(kind: Kind) -> list[Member]:
     Raises:
         ConfigError: two members with one name, or a source or YAML file that cannot be read; names the files.
     """
-    if kind not in (*_PACKAGES, "suites"):
-        raise ConfigError(f"unknown kind {kind!r}: expected {', '.join((*_PACKAGES, 'suites'))}")
-    found = list(_suites()) if kind == "suites" else list(_classes(kind))
+    if kind not in (*_PACKAGES, *_FOLDERS):
+        raise ConfigError(f"unknown kind {kind!r}: expected {', '.join((*_PACKAGES, *_FOLDERS))}")
+    found = list(_files(kind)) if kind in _FOLDERS else list(_classes(kind))
     if kind == "methods":
         found += _named_methods(found)
     by_name: dict[str, Member] = {}
@@ -166,13 +171,13 @@ def _named_methods(classes: Sequence[Member]) -> list[Member]:
     return found
 
 
-def _suites() -> Iterator[Member]:
-    for path in sorted((benchmarks_folder() / "suites").glob("*.yaml")):
+def _files(kind: Kind) -> Iterator[Member]:
+    for path in sorted((benchmarks_folder() / _FOLDERS[kind]).glob("*.yaml")):
         content = read_yaml(path)
         name = content.get("name")
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{path}: name must be a text, got {name!r}")
-        yield Member(name, str(content.get("summary", "")), "suites", {}, path)
+        yield Member(name, str(content.get("summary", "")), kind, {}, path)
 
 
 def find(kind: Kind, name: str, source: str = "") -> Member:
@@ -227,9 +232,14 @@ def resolve(kind: Literal["methods", "datasets"], given: str | Spec | Mapping[st
 
 def _joined(name: str, source: str) -> Spec:
     """`a+b+c`: the method `a+b`, then the method `c`; each a name of its own or joined in turn."""
-    joiner = joining_class(_scanned("methods"))
-    parts = (resolve("methods", part, source) for part in last_two(name, source))
-    nested = [{"class_path": part.class_path, "init_args": dict(part.init_args)} for part in parts]
+    scanned = list(_scanned("methods"))
+    joiner = joining_class(scanned)
+    streams = {m.class_path for m in scanned if m.accepts.get("takes") == "sequences"}
+    nested = []
+    for part in (resolve("methods", part, source) for part in last_two(name, source)):
+        inner = {"class_path": part.class_path, "init_args": dict(part.init_args)}
+        of_pairs = part.class_path not in streams
+        nested.append(inner if of_pairs else {"class_path": _STREAM_OF_ONE, "init_args": {"stream": inner}})
     return Spec(name, joiner.class_path, dict(zip(joiner.accepts["joins"], nested, strict=True)), source)
 
 
@@ -364,7 +374,7 @@ def _parser(cls: type) -> Any:
 
 
 def _parse(cls: type, spec: Spec) -> tuple[Any, Any]:
-    _check_init_keys(cls, spec.init_args, f"{_where(spec)}: init_args")
+    check_init_keys(cls, spec.init_args, f"{_where(spec)}: init_args")
     parser = _parser(cls)
     try:
         # The parser writes into lists that it is given.
@@ -374,7 +384,7 @@ def _parse(cls: type, spec: Spec) -> tuple[Any, Any]:
         raise ConfigError(f"{_where(spec)}: {text}") from error
 
 
-def _check_init_keys(cls: type, init_args: Mapping[str, Any], where: str) -> None:
+def check_init_keys(cls: type, init_args: Mapping[str, Any], where: str) -> None:
     """Unknown constructor arguments, nested methods included: jsonargparse does not tell the nearest name."""
     known = [key.partition(".")[0] for key in vars(_parser(cls).get_defaults())]
     for key, value in init_args.items():
@@ -382,4 +392,4 @@ def _check_init_keys(cls: type, init_args: Mapping[str, Any], where: str) -> Non
             raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(key), known)}")
         if isinstance(value, Mapping) and isinstance(value.get("class_path"), str):
             inner = load_class(value["class_path"], "methods", where)
-            _check_init_keys(inner, mapping(value.get("init_args"), where), f"{where}.{key}.init_args")
+            check_init_keys(inner, mapping(value.get("init_args"), where), f"{where}.{key}.init_args")

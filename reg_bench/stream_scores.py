@@ -142,8 +142,11 @@ def _forecasts(scorer: _Scorer, steps: Sequence[Step], metrics: Sequence[str]) -
     for k in sorted({k for step in steps for k in step.ahead}):
         told, held = [], []
         for before, after in zip(steps, steps[k:], strict=False):
-            told += scorer(after.frame, before.ahead[k], metrics)
-            held += scorer(after.frame, before.field, metrics)
+            kept = scorer(after.frame, before.field, metrics)
+            held += kept
+            # Methods that hold their last field foretell that very field.
+            same = before.ahead[k].u is before.field.u
+            told += kept if same else scorer(after.frame, before.ahead[k], metrics)
         made += _means(told, round(k * seconds, 6), "") + _means(held, round(k * seconds, 6), "_hold")
     return made
 

@@ -150,3 +150,10 @@ def test_naive_forecasts_are_what_they_say() -> None:
     assert not still.forecast(nothing, 1.0).field.u.any()
     assert velocity.accepts(sequence) is None
     assert velocity.software() == {}
+
+
+def test_methods_of_sequences_join_those_of_pairs() -> None:
+    pair = moving_square([0, 3]).pair(1)
+    joined = build_method("identity+hold-last")
+    torch.testing.assert_close(joined(pair).u, build_method("demons-symmetric")(replace(pair, fixed_spacing_mm=None)).u)
+    assert not build_method("no-motion+identity")(pair).u.any()
