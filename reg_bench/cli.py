@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from reg_bench import __version__
 from reg_bench.errors import RegBenchError
 
-COMMANDS = ("run", "register", "evaluate", "report", "list", "check", "data")
+COMMANDS = ("run", "register", "evaluate", "report", "list", "check", "data", "fit", "validate", "test", "predict")
+# Commands that pass the words after them on to Lightning's command line.
+TRAINING = ("fit", "validate", "test", "predict")
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -27,8 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"reg-bench {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = importlib.import_module(f"reg_bench.command_{name}")
-        sub = commands.add_parser(name, help=module.SUMMARY, description=module.SUMMARY, allow_abbrev=False)
+        module = importlib.import_module(f"reg_bench.command_{'fit' if name in TRAINING else name}")
+        summary = module.SUMMARIES[name] if name in TRAINING else module.SUMMARY
+        sub = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         module.add_arguments(sub)
         sub.set_defaults(handler=module.run)
     return parser
@@ -36,7 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `reg-bench` and returns its exit status: 0 done, 1 some case or check failed, 2 bad input."""
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    passed_on = words[1:] if words and words[0] in TRAINING and not {"-h", "--help"} & set(words) else []
+    args = build_parser().parse_args(words[: len(words) - len(passed_on)])
+    args.rest = passed_on
     try:
         return int(args.handler(args))
     except RegBenchError as error:

@@ -6,7 +6,7 @@ import argparse
 import shutil
 import textwrap
 
-SUMMARY = "List methods, suites, datasets or metrics."
+SUMMARY = "List methods, suites, datasets, metrics or recipes of training."
 
 JOINED = (
     "Names joined by + are a method as well: A+B runs A, then B on what A leaves, and composes their fields; "
@@ -18,7 +18,7 @@ STREAMS = (
     "and methods of pairs take a stream frame by frame."
 )
 
-KINDS = ("methods", "suites", "datasets", "metrics")
+KINDS = ("methods", "suites", "datasets", "metrics", "recipes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

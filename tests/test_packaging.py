@@ -37,7 +37,7 @@ def test_wheel_lists_what_the_checkout_lists(unpacked_wheel: Path, tmp_path: Pat
         f"assert reg_bench.__file__.startswith({str(unpacked_wheel)!r}), reg_bench.__file__; "
         "sys.exit(main(sys.argv[1:]))"
     )
-    for kind in ("methods", "suites", "datasets", "metrics"):
+    for kind in ("methods", "suites", "datasets", "metrics", "recipes"):
         wheel = run(sys.executable, "-c", code, "list", kind, cwd=tmp_path, PYTHONPATH=str(unpacked_wheel))
         checkout = run(sys.executable, "-m", "reg_bench.cli", "list", kind, cwd=ROOT)
         assert wheel == checkout
@@ -54,4 +54,5 @@ def test_wheel_holds_no_tests_and_no_data(unpacked_wheel: Path) -> None:
         "methods",
         "published.yaml",
         "suites",
+        "training",
     ]

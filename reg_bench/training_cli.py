@@ -1,0 +1,118 @@
+"""Lightning's command line as `reg-bench fit` uses it: where results go, what stops a run, and how errors read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor
+
+from reg_bench.errors import ConfigError, RegBenchError
+
+
+class TrainingError(RegBenchError, RuntimeError):
+    """A training that cannot go on."""
+
+
+class StopOnNaN(Callback):
+    """Ends a training whose loss is not a number, before it spoils the parameters."""
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if not bool(torch.isfinite(loss.detach()).all()):
+            raise TrainingError(
+                f"the loss is {float(loss.detach().mean())} in step {trainer.global_step} (epoch "
+                f"{trainer.current_epoch}): look for values in the data that are not finite, or lower the rate; the "
+                "last checkpoint is from before"
+            )
+
+
+class SavedConfig(SaveConfigCallback):
+    """Writes the whole configuration of a training into `--out` and into each of its checkpoints, under `config`."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Called once by Lightning, on the first process."""
+        if stage == "fit":
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI for any model and any data, by class path, with everything that it writes in one folder, `--out`."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--out", type=str, help="folder of checkpoints, log and configuration")
+
+    def before_instantiate_classes(self) -> None:
+        """Puts log and checkpoints below `--out`, unless the recipe has its own."""
+        config = self.config[self.subcommand]
+        out = Path(config.out or f"runs/{self.subcommand}")
+        config.trainer.default_root_dir = str(out)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer; what the recipe leaves open is a log in CSV and the checkpoint `last`."""
+        asked = self.config_init[self.subcommand].trainer
+        callbacks = list(asked.callbacks or [])
+        if asked.enable_checkpointing is not False and not any(isinstance(c, ModelCheckpoint) for c in callbacks):
+            folder = Path(asked.default_root_dir) / "checkpoints"
+            # After every epoch, whether it was validated or not: whatever ends a run, it can go on from there.
+            last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+            callbacks.append(last)
+        if asked.logger is None:
+            kwargs["logger"] = CSVLogger(asked.default_root_dir, name="log")
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+
+def run_training(command: str, words: Sequence[str]) -> None:
+    """Runs one of Lightning's commands.
+
+    Args:
+        command: `fit`, `validate`, `test` or `predict`.
+        words: the arguments after it, as of LightningCLI.
+
+    Raises:
+        ConfigError: arguments that do not fit.
+        TrainingError: see `StopOnNaN`.
+    """
+    parser = {name: {"exit_on_error": False} for name in ("fit", "validate", "test", "predict")}
+    arguments: ArgsType = [command, *words]
+    with warnings.catch_warnings():
+        # What a user of a recipe can do nothing about.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*intended to run from within Python.*")
+        try:
+            TrainingCLI(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=SavedConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                seed_everything_default=0,
+                trainer_defaults={"callbacks": [StopOnNaN()]},
+                parser_kwargs={"exit_on_error": False, **parser},
+                args=arguments,
+            )
+        except Exception as error:
+            raise _readable(error) from error
+
+
+def _readable(error: Exception) -> Exception:
+    """Errors of the parser as ours; those of a model or of data as they are."""
+    import argparse
+
+    from jsonargparse import ArgumentError
+
+    if isinstance(error, ArgumentError | argparse.ArgumentError):
+        return ConfigError(" ".join(str(error).split()))
+    return error
