@@ -120,7 +120,9 @@ def _forecasts(table: StreamTable, metric: str) -> Chart | None:
         return None
     values = [v for _, known, _ in told for _, v in known]
     horizons = np.array(sorted({h for _, known, _ in told for h, _ in known}))
-    x, y, x_ticks, y_ticks = _scales(horizons, min(0.0, *values), max(values))
+    # Errors are seen from zero, scores from the lowest of them.
+    low = min(values) if table.board.better.get(metric) == "higher" else min(0.0, *values)
+    x, y, x_ticks, y_ticks = _scales(horizons, low, max(values))
     curves = tuple(_curve(table, i, _path(known, x, y), dashed=dashed) for i, known, dashed in told)
     unit = table.board.units.get(metric, "")
     title = title_of(metric, table.board.metrics) + (f" [{unit}]" if unit not in ("", "1") else "")

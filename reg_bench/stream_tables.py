@@ -176,14 +176,16 @@ def _horizons(rows: Sequence[Row]) -> dict[str, dict[float, tuple[float | None, 
 
 def columns(table: StreamTable) -> list[Column]:
     """The columns of the table of a task of sequences: Dice per label, dropped frames, latency."""
-    made = [_dice_column(table, label) for label in table.labels]
+    latencies = [c for c in _latency_columns(table) if any(t != NONE for t in c.texts)]
+    # A terminal shows the first few columns: how long it takes, how good it is.
+    made = [*latencies[:2], *(_dice_column(table, label) for label in table.labels)]
     primary = table.board.primary
     for condition, means in table.conditions.items():
         title = f"{title_of(primary, table.board.metrics)}, {condition.replace('-', ' ')}"
         texts = tuple(number(m, primary) for m in means)
         hint = "mean over cases where only these frames were given; all frames are scored"
         made.append(Column(title, hint, texts, means, table.board.better.get(primary, "")))
-    return made + [c for c in _latency_columns(table) if any(t != NONE for t in c.texts)]
+    return made + latencies[2:]
 
 
 def _dice_column(table: StreamTable, label: str) -> Column:

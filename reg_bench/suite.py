@@ -62,6 +62,7 @@ class Task:
 class Suite:
     """Tasks and methods under one name and version. Results of different versions are never mixed.
 
+    `published` names tables of `leaderboards/published.yaml` that the page shows beside the results, as published.
     `source` is the file it comes from; messages name it.
     """
 
@@ -72,6 +73,7 @@ class Suite:
     summary: str = ""
     profiles: tuple[Literal["learn2reg", "strict"], ...] = ("learn2reg", "strict")
     protocol: Protocol = field(default_factory=Protocol)
+    published: tuple[str, ...] = ()
     source: str = ""
 
     def as_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,7 @@ import SimpleITK as sitk  # noqa: N813
 from reg_bench.cli import main
 from reg_bench.results import state
 from reg_bench.sequence_table import COLUMNS
+from reg_bench.stream_options import Streaming
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "your-own-data.md").read_text(encoding="utf-8")
@@ -102,7 +104,7 @@ def statuses(folder: Path) -> set[tuple[str, str, str]]:
 CASES = {
     "Pairs": ("runs/pairs", {"p1", "p2"}),
     "Sequences": ("runs/sequences", {f"{c}/{t:03d}" for c in ("p1/sax", "p2/apical") for t in (2, 4)}
-                  | {"p3/lung/000", "p3/lung/004"}),
+                  | {"p3/lung/000", "p3/lung/004", "p1/sax", "p2/apical", "p3/lung"}),
     "A new dataset": ("runs/lungs", {"c"}),
 }  # fmt: skip
 
@@ -133,5 +135,8 @@ def test_the_new_dataset_is_short_and_names_what_is_missing(here: Path, capsys: 
     assert "b/in.nii.gz: no such file" in capsys.readouterr().out
 
 
-def test_every_column_is_described() -> None:
-    assert set(re.findall(r"^\| `(\w+)` \|", SECTIONS["Sequences"], re.MULTILINE)) == set(COLUMNS)
+def test_every_column_and_every_key_of_a_stream_is_described() -> None:
+    columns, _, keys = SECTIONS["Sequences"].partition("`kind: sequence`")
+    assert set(re.findall(r"^\| `(\w+)` \|", columns, re.MULTILINE)) == set(COLUMNS)
+    first_cells = re.findall(r"^\| (`.+?) \|", keys, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(first_cells))) == {f.name for f in fields(Streaming)}

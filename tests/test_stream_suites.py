@@ -10,8 +10,10 @@ import pytest
 
 from datamodules.acdc import ACDC
 from datamodules.york import York
+from reg_bench import report
 from reg_bench.datamodule import RegistrationDataModule
 from reg_bench.discovery import load_class, members, read_yaml
+from reg_bench.suite import load_suite
 from reg_bench.types import ImageSequence
 from tests.datamodules.test_acdc import patient
 from tests.datamodules.test_york import save_v5, subject
@@ -72,3 +74,10 @@ def test_streams_of_shipped_suites_are_of_datasets_with_sequences() -> None:
     for cls in streamed.values():
         assert issubclass(cls, RegistrationDataModule)
         assert cls.sequence is not RegistrationDataModule.sequence
+
+
+def test_published_tables_that_suites_show_exist() -> None:
+    known = {table["id"] for table in report.published()}
+    shown = {key for m in members("suites") for key in read_yaml(m.source).get("published", ())}
+    assert {"paper-1-cardiac-mri", "paper-3-echonet"} <= shown <= known
+    assert load_suite("york").as_dict()["published"] == ("paper-1-cardiac-mri",)
