@@ -30,7 +30,7 @@ class SparseToDense(LightningModule):
         super().__init__()
         if not rate > 0:
             raise ValueError(f"SparseToDense: rate must be positive, got {rate}")
-        self.network = NormalizedConvolution(trend=None) if network is None else network
+        self.network = NormalizedConvolution(None, trend=None) if network is None else network
         self.rate, self.anneal = rate, anneal
 
     def configure_optimizers(self) -> Any:

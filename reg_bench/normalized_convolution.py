@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reg_bench.field.checks import needs_graph
 from reg_bench.narrow_convolution import convolve_same
 
 # Of the softplus that keeps kernels positive.
@@ -121,4 +122,10 @@ class NormalizedConv(nn.Module):
 
     def forward(self, values: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
         """Values and confidence as of `normalized_convolution`."""
-        return normalized_convolution(values, confidence, self.kernel, self.bias)
+        return normalized_convolution(values, confidence, self.kernel, self._bias_if_any())
+
+    def _bias_if_any(self) -> Tensor | None:
+        """The bias; `None` where it is 0 and nobody asks for its gradient, which saves passes over the image."""
+        if self.bias is None or needs_graph(self.bias) or bool(self.bias.any()):
+            return self.bias
+        return None

@@ -12,10 +12,11 @@ from reg_bench.narrow_convolution import convolve_same
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 5), (9, 3), (11, 1)])
 @pytest.mark.parametrize("shape", [(8, 7), (4, 5), (6, 9), (36, 11)])
 @pytest.mark.parametrize("channels", [(1, 2), (4, 2), (2, 1), (5, 3)])
-def test_equals_conv2d(size: tuple[int, int], shape: tuple[int, int], channels: tuple[int, int]) -> None:
+@pytest.mark.parametrize("graph", [True, False])
+def test_equals_conv2d(size: tuple[int, int], shape: tuple[int, int], channels: tuple[int, int], graph: bool) -> None:
     torch.manual_seed(0)
     image = torch.randn(2, channels[0], *shape, dtype=torch.float64)
-    kernel = torch.randn(*channels[::-1], *size, dtype=torch.float64)
+    kernel = torch.randn(*channels[::-1], *size, dtype=torch.float64, requires_grad=graph)
     expected = F.conv2d(image, kernel, padding=[k // 2 for k in size])
     torch.testing.assert_close(convolve_same(image, kernel), expected)
 

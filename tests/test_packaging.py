@@ -50,6 +50,8 @@ def test_wheel_holds_no_tests_and_no_data(unpacked_wheel: Path) -> None:
         "__pycache__",
     }
     assert top == {"reg_bench", "lightning_modules", "datamodules"}
+    shipped, ours = (root / "lightning_modules" / "weights" for root in (unpacked_wheel, ROOT))
+    assert {p.name for p in shipped.iterdir()} == {p.name for p in ours.iterdir()} >= {"nconv.pt", "nconv.json"}
     assert sorted(p.name for p in (unpacked_wheel / "reg_bench" / "_benchmarks").iterdir()) == [
         "methods",
         "published.yaml",

@@ -34,8 +34,8 @@ class NormalizedConvolution(Interpolation):
     reach, which is a matter of levels, field and confidence are 0.
 
     Args:
-        weights: name of weights that come with the package, or a file that `reg-bench fit` wrote; `None` begins
-            with random ones.
+        weights: name of weights that come with the package (those of `nconv` are for 2-D), or a file that `reg-bench
+            fit` wrote; `None` begins with random ones.
         levels: of the pyramid, each half as fine; the paper's 5 reach over a few hundred voxels.
         bias: whether the biases of the layers are learned; otherwise they stay 0, and a constant displacement stays
             what it is. Loaded ones are kept.
@@ -48,7 +48,7 @@ class NormalizedConvolution(Interpolation):
 
     def __init__(
         self,
-        weights: str | Path | None = None,
+        weights: str | Path | None = "nconv",
         levels: int = 5,
         bias: bool = True,
         dims: int = 2,
