@@ -35,7 +35,8 @@ class Stage:
         weight: of the regularizer against the similarity, in voxels of each level.
         shrink_factors: of the levels, coarse to fine; thick axes shrink less, levels that come out equal run once.
         iterations: most iterations per level, or one number for all.
-        tolerance: a level has converged when the energy falls by less than this share in five iterations.
+        tolerance: a level has converged when the energy falls by less than this share in five iterations, or in
+            twenty of an optimizer that is not monotone.
         pyramid: `gaussian`, or `laplacian`: each level compares what it holds beyond the next coarser one.
         smallest_size: no axis is shrunk below this many voxels.
         symmetric: compares in both directions, by the map and its inverse, so that exchanging fixed and moving image
@@ -85,7 +86,8 @@ class Stage:
     def stopping(self, level: int) -> Stopping:
         """The rule of level `level`."""
         count = self.iterations if isinstance(self.iterations, int) else self.iterations[level]
-        return Stopping(count, self.tolerance)
+        # The first steps of an optimizer that is not monotone raise the energy, and would end the level.
+        return Stopping(count, self.tolerance) if self.optimizer.monotone else Stopping(count, self.tolerance, 20)
 
 
 class Variational(RegistrationModule):
