@@ -6,6 +6,7 @@ from reg_bench.tracking.consistency import consistency, nearest_neighbours, neig
 from reg_bench.tracking.corners import corner_strength, spaced_peaks
 from reg_bench.tracking.correlation_filter import respond, ridge_filter
 from reg_bench.tracking.dcf import CorrelationFilterTracker, FilterState
+from reg_bench.tracking.eco import EcoState, EcoTracker
 from reg_bench.tracking.features import Features, GradientFeatures, NetworkFeatures, gradient_histograms
 from reg_bench.tracking.intensity_scale import IntensityScale
 from reg_bench.tracking.patches import Augmentation, default_augmentations
@@ -27,6 +28,8 @@ __all__ = [
     "Confidence",
     "Corners",
     "CorrelationFilterTracker",
+    "EcoState",
+    "EcoTracker",
     "Features",
     "FilterState",
     "GivenPoints",

@@ -12,8 +12,9 @@ from torch import Tensor
 from lightning_modules.tracking import Tracking
 from reg_bench.discovery import build_module
 from reg_bench.field import sample, warp
+from reg_bench.sparse_to_dense import NormalizedConvolution, ThinPlateInterpolation
 from reg_bench.synthesis_heart import HeartConfig, heart_sequence
-from reg_bench.tracking import CorrelationFilterTracker, MaskDensity, PointTracker, Tracks
+from reg_bench.tracking import CorrelationFilterTracker, EcoTracker, MaskDensity, PointTracker, Tracks
 from reg_bench.types import ImageSequence
 
 
@@ -159,9 +160,13 @@ def test_bad_input_is_named() -> None:
         Tracking(patience=0)
 
 
-def test_named_method_is_built_from_its_settings() -> None:
-    method = build_module("dcf-tps")
+@pytest.mark.parametrize("tracker", ["dcf", "eco"])
+@pytest.mark.parametrize("interpolation", ["tps", "nconv"])
+def test_named_methods_are_built_from_their_settings(tracker: str, interpolation: str) -> None:
+    method = build_module(f"{tracker}-{interpolation}")
     assert isinstance(method, Tracking)
-    assert isinstance(method.tracker, CorrelationFilterTracker)
+    assert isinstance(method.tracker, CorrelationFilterTracker if tracker == "dcf" else EcoTracker)
+    wanted = ThinPlateInterpolation if interpolation == "tps" else NormalizedConvolution
+    assert isinstance(method.interpolation, wanted)
     assert isinstance(method.selection, MaskDensity)
     assert method.selection.points == 150
