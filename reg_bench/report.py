@@ -51,7 +51,7 @@ def build(folder: str | os.PathLike[str], *, colour: bool = False) -> str:
     # Rows are parsed as a whole only where there are frames to be looked at.
     rows = read_rows(directory) if any(map(is_stream, boards)) else []
     streams = stream_tables(boards, rows, manifest)
-    shown = {boards.index(t.board): stream_columns(t) for t in streams}
+    shown = {i: stream_columns(t) for t in streams for i, b in enumerate(boards) if b is t.board}
     _write(directory / "leaderboard.md", text.markdown(boards, manifest, shown))
     _write(directory / "leaderboard.csv", text.to_csv(boards))
     _write(directory / "index.html", html(boards, manifest, directory, streams))
