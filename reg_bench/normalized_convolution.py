@@ -52,13 +52,17 @@ def normalized_convolution(
     else:
         # One confidence for all channels meets the sum of their weights: expanded it would cost as much as the data.
         sums, reach = convolve_same(images, kernel), convolve_same(confidence, kernel.sum(dim=1, keepdim=True))
+    per_channel = (-1, *(1,) * (kernel.ndim - 2))
     # What is out of reach is divided by 1 and so stays 0; the gradient of that 1 is none.
     faintest = math.sqrt(torch.finfo(reach.dtype).tiny)
     divisor = F.threshold(reach, faintest, 1.0)
     if shared:
         sums = sums.reshape(*values.shape[:2], *sums.shape[1:])
-    mean = sums / (divisor[:, None] if shared else divisor)
-    per_channel = (-1, *(1,) * (kernel.ndim - 2))
+        divisor = divisor[:, None]
+    if bias is None and not needs_graph(values, confidence, kernel):
+        # Fresh memory costs more than the division.
+        return sums.div_(divisor), reach.div_(kernel.flatten(1).sum(dim=1).reshape(per_channel))
+    mean = sums / divisor
     if bias is not None:
         known = (reach > faintest).to(mean)
         mean = torch.addcmul(mean, known[:, None] if shared else known, bias.reshape(per_channel))
