@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from reg_bench.errors import ConfigError
 from reg_bench.random_diffeomorphisms import random_diffeomorphisms
@@ -126,10 +126,15 @@ class RandomFields(LightningDataModule):
         return self.val_dataloader()
 
 
-class _Steps(Sampler[int]):
-    """The numbers of the steps of an epoch, counted from the beginning of the training."""
+class _Steps(DistributedSampler[int]):
+    """The numbers of the steps of an epoch, counted from the beginning of the training.
+
+    All processes take all of them, since each draws its own batches. Lightning would deal the steps out to the
+    processes, unless a sampler is of this type.
+    """
 
     def __init__(self, data: RandomFields) -> None:
+        super().__init__(range(data.steps), num_replicas=1, rank=0, shuffle=False)  # type: ignore[arg-type]
         self.data = data
 
     def __len__(self) -> int:

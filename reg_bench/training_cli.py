@@ -108,11 +108,12 @@ def run_training(command: str, words: Sequence[str]) -> None:
 
 
 def _readable(error: Exception) -> Exception:
-    """Errors of the parser as ours; those of a model or of data as they are."""
+    """What is said to the user as an error of ours; what fails inside a model or data as it is."""
     import argparse
 
     from jsonargparse import ArgumentError
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    if isinstance(error, ArgumentError | argparse.ArgumentError):
+    if isinstance(error, ArgumentError | argparse.ArgumentError | MisconfigurationException):
         return ConfigError(" ".join(str(error).split()))
     return error

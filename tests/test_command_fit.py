@@ -199,6 +199,7 @@ def test_wrong_words_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["fit", "nconf"], "unknown recipe 'nconf'; did you mean 'nconv'?"),
         (["fit", str(tmp_path / "none.yaml")], "none.yaml: no such file"),
         (["fit", "--config"], "--config: expected a recipe"),
+        (["predict", "nconv", "--out", str(tmp_path / "out")], "`Trainer.predict` requires"),
         (["validate", str(recipe(tmp_path)), "--ckpt_path", str(tmp_path / "no.ckpt")], "no.ckpt"),
     ):
         assert main(words) == 2
