@@ -46,11 +46,11 @@ def draw_stream(
     count: int,
     max_bytes: int = MAX_BYTES,
 ) -> None:
-    """Writes a WebP of at most `max_bytes`: two rows of `count` frames of the first case.
+    """Writes a WebP of at most `max_bytes`: rows of `count` frames of the first case.
 
-    Above the frames with their own labels and those of the reference, warped; below where the lines of a regular grid
-    of the frame lie in the reference, with its labels. Volumes are cut once, through the first plane of
-    `reg_bench.panel_views`.
+    Above the frames with their own labels and those of the reference, warped; where there are none, below that the
+    warped reference. In the last row where the lines of a regular grid of the frame lie in the reference. Volumes are
+    cut once, through the first plane of `reg_bench.panel_views`.
     """
     from PIL import Image, ImageDraw
 
@@ -58,9 +58,9 @@ def draw_stream(
     for step in chosen_steps(streamed, count):
         view = views(sequence.pair(step.frame), step.field)[0]
         what = f"frame {step.frame}, {step.time_s:.2f} s" + ("" if step.given else ", not given")
-        columns.append((what, _tiles(view)))
-    height = columns[0][1][0].height
-    size = (len(columns) * (_WIDTH + _GAP) - _GAP, _HEAD + 2 * (height + _GAP))
+        columns.append((what, _tiles(view, sequence.labels is not None)))
+    height, rows = columns[0][1][0].height, len(columns[0][1])
+    size = (len(columns) * (_WIDTH + _GAP) - _GAP, _HEAD + rows * (height + _GAP))
     sheet = Image.new("RGB", size, BACKGROUND)
     pen = ImageDraw.Draw(sheet)
     for i, (what, tiles) in enumerate(columns):
@@ -71,9 +71,12 @@ def draw_stream(
     Path(path).write_bytes(small_webp(sheet, max_bytes))
 
 
-def _tiles(view: View) -> tuple[Image, Image]:
+def _tiles(view: View, labelled: bool) -> list[Image]:
     size = fitted_size(view.fixed.shape, view.pixel, _WIDTH)
-    frame, reference = (scaled_tile(GREY[colour_index(p)], size) for p in (view.fixed, view.moving))
+    frame, warped, reference = (
+        scaled_tile(GREY[colour_index(p)], size) for p in (view.fixed, view.warped, view.moving)
+    )
     contours = outlined_tile(outlined_tile(frame, view.fixed_labels, FIXED_COLOUR), view.warped_labels, WARPED_COLOUR)
     grid = tile_with_grid(outlined_tile(reference, view.moving_labels, WARPED_COLOUR), view)
-    return padded_tile(contours, (_WIDTH, size[1])), padded_tile(grid, (_WIDTH, size[1]))
+    tiles = [contours, grid] if labelled else [contours, warped, grid]
+    return [padded_tile(tile, (_WIDTH, size[1])) for tile in tiles]
