@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from reg_bench.tracking.band import Band
+from reg_bench.tracking.samples import scaled
 from reg_bench.tracking.spatial_penalty import SpatialPenalty
 
 Operator = Callable[[Tensor], Tensor]
@@ -35,8 +37,12 @@ class FilterSystem:
 
     def preconditioned(self, residual: Tensor) -> Tensor:
         """The residual over the diagonal of `S + W`."""
+        return scaled(residual, self._inverse_diagonal)
+
+    @cached_property
+    def _inverse_diagonal(self) -> Tensor:
         diagonal = self.second_moment.diagonal(dim1=1, dim2=2).real.movedim(-1, 1)
-        return residual / (diagonal + self.penalty.mean)
+        return 1 / (diagonal + self.penalty.mean).contiguous()
 
 
 @dataclass(frozen=True)
@@ -67,11 +73,11 @@ def descend(system: FilterSystem, band: Band, state: Descent, iterations: int) -
         image = system.times(state.direction)
         curvature = _inner(band, state.direction, image)
         length = _over(state.slope, curvature)
-        solution = state.solution + length * state.direction
-        residual = state.residual - length * image
+        solution = state.solution + scaled(state.direction, length)
+        residual = state.residual - scaled(image, length)
         refined = system.preconditioned(residual)
         slope = _inner(band, residual, refined)
-        direction = refined + _over(slope, state.slope) * state.direction
+        direction = refined + scaled(state.direction, _over(slope, state.slope))
         state = replace(state, solution=solution, residual=residual, direction=direction, slope=slope)
     return state
 

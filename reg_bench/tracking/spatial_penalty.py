@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -44,27 +43,18 @@ class SpatialPenalty:
         return self.least + self.edge * 1.25
 
     def _quadratic(self, filters: Tensor) -> Tensor:
-        """The spectra of `q f`: differences of neighbouring frequencies."""
-        first, second, mirror = _neighbours(self.band.limit, filters.real.dtype, filters.device)
-        real = torch.view_as_real(filters)
-        down = torch.einsum("ij,...jkc->...ikc", first, real)
-        across = torch.einsum("...jkc,kl->...jlc", real, second)
-        out = torch.view_as_complex((down + across).contiguous())
+        """The spectra of `q f`: `f` less a quarter of each neighbouring frequency."""
+        m, quarter = self.band.limit, -0.25
+        out = filters.clone()
+        out[..., 1:].add_(filters[..., :-1], alpha=quarter)
+        out[..., :-1].add_(filters[..., 1:], alpha=quarter)
         # The frequency on the other side of column 0 is the mirrored conjugate of column 1.
-        out[..., 0] -= filters[..., mirror, 1].conj() / 4
+        mirrored = torch.cat((filters[..., :1, 1], filters[..., m + 1 :, 1], filters[..., 1 : m + 1, 1]), dim=-1)
+        out[..., 0].add_(mirrored.conj(), alpha=quarter)
+        # Along the first axis 0..m and -1..-m are neighbours each in turn, and 0 and -1 of one another.
+        for low, high in ((0, m), (m + 1, 2 * m)):
+            out[..., low + 1 : high + 1, :].add_(filters[..., low:high, :], alpha=quarter)
+            out[..., low:high, :].add_(filters[..., low + 1 : high + 1, :], alpha=quarter)
+        out[..., 0, :].add_(filters[..., m + 1, :], alpha=quarter)
+        out[..., m + 1, :].add_(filters[..., 0, :], alpha=quarter)
         return out
-
-
-@lru_cache(maxsize=32)
-def _neighbours(limit: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """`sin^2` as matrices over the frequencies of both axes, and where the negative of each first frequency stands."""
-    rows = [*range(limit + 1), *range(-1, -limit - 1, -1)]
-    first = torch.tensor([[_between(a, b) for b in rows] for a in rows], dtype=dtype, device=device)
-    second = torch.tensor([[_between(a, b) for b in range(limit + 1)] for a in range(limit + 1)], dtype=dtype)
-    mirror = torch.tensor([rows.index(-k) for k in rows], device=device)
-    return first, second.to(device), mirror
-
-
-def _between(a: int, b: int) -> float:
-    """The coefficient of `sin^2 = (1 - cos) / 2` between two frequencies."""
-    return 0.5 if a == b else -0.25 if abs(a - b) == 1 else 0.0
