@@ -19,6 +19,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from reg_bench.cli import main
 from reg_bench.command_fit import SUMMARIES
 from reg_bench.discovery import find, members
+from reg_bench.field import warp
+from reg_bench.method import RegistrationModule
+from reg_bench.types import DisplacementField, RegistrationPair
 
 
 class Line(LightningModule):
@@ -43,6 +46,24 @@ class Line(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), self.rate)
+
+
+class Shift(RegistrationModule):
+    """A displacement that is the same for every voxel of every pair: the least that can be learned of a dataset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(2))
+
+    def register(self, pair: RegistrationPair) -> DisplacementField:
+        u = self.shift.reshape(1, 2, 1, 1).expand(pair.batch_size, 2, *pair.spatial_shape)
+        return DisplacementField.for_pair(u, pair)
+
+    def training_step(self, batch: RegistrationPair, batch_idx: int) -> Tensor:
+        return (warp(batch.moving, self(batch).u) - batch.fixed).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), 0.1)
 
 
 class Points(LightningDataModule):
@@ -110,6 +131,30 @@ def test_a_recipe_is_trained_and_everything_is_written(tmp_path: Path) -> None:
     (row,) = csv.DictReader((tmp_path / "validate" / "log" / "version_0" / "metrics.csv").open())
     assert float(row["val/loss"]) == pytest.approx(losses[-1])
     assert SUMMARIES.keys() == {"fit", "validate", "test", "predict"}
+
+
+def test_a_registration_module_learns_from_a_dataset_by_its_name(tmp_path: Path) -> None:
+    path = recipe(
+        tmp_path,
+        model={"class_path": "tests.test_command_fit.Shift"},
+        data={
+            "class_path": "phantom-cine",
+            "init_args": {"sequences": 1, "frames": 2, "size": [48, 48], "batch_size": 2},
+        },
+    )
+    out = tmp_path / "out"
+    assert main(["fit", str(path), "--out", str(out)]) == 0
+    assert weights(out)["shift"].abs().min() > 0
+    (*_, last) = csv.DictReader((out / "log" / "version_0" / "metrics.csv").open())
+    assert 0 < float(last["val/dice"]) <= 1
+    # `last` is the newest checkpoint of the folder.
+    words = ["--trainer.max_epochs", "4", "--ckpt_path", "last"]
+    assert main(["fit", str(path), "--out", str(out), *words]) == 0
+    assert torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert (out / "log" / "version_0" / "metrics.csv").is_file()
+    assert (out / "log" / "version_1" / "metrics.csv").is_file()
+    predicted = ["predict", str(path), "--out", str(tmp_path / "p"), "--return_predictions", "false"]
+    assert main(predicted) == 0
 
 
 def test_same_seed_same_weights_and_a_run_goes_on_from_where_it_was(tmp_path: Path) -> None:
