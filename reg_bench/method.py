@@ -34,7 +34,7 @@ class RegistrationModule(LightningModule, ABC):
         licence: SPDX identifier of the code that does the work.
         optimises: whether `register` needs gradients; they are then enabled even inside `Trainer.predict`.
         joins: of the one class that names joined by `+` stand for, its two arguments that take a method each.
-        takes: what it is written for, `pairs`; the same base gives every method its word.
+        takes: `pairs`; of methods of sequences `sequences`.
     """
 
     name: ClassVar[str] = ""
