@@ -41,9 +41,9 @@ class Discrete(RegistrationModule):
     def __init__(
         self,
         regularization: Regularization | None = None,
-        shrink_factors: Sequence[float] = (3.0, 2.0, 1.0, 1.0),
-        radii: Sequence[int] = (3, 3, 1, 1),
-        cell_voxels: Sequence[float] = (8.0, 27.0, 64.0, 27.0),
+        shrink_factors: Sequence[float] = (6.0, 3.0, 2.0, 1.0, 1.0),
+        radii: Sequence[int] = (3, 3, 3, 1, 1),
+        cell_voxels: Sequence[float] = (8.0, 8.0, 27.0, 64.0, 27.0),
         smoothing: float = 0.5,
         symmetric: bool = True,
         descriptor_radius: int = 0,
