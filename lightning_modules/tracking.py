@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -39,6 +39,7 @@ class TrackingState:
         confidence: `(B, N)`, 0..1.
         velocity: `(B, N, 2)` voxels per second.
         doubtful: `(B, N)`, frames in a row in which a point was not believed.
+        frame: the last frame, `(B, C, H, W)`.
         seen_s, now_s: time of the last frame, and of the last step.
     """
 
@@ -51,6 +52,7 @@ class TrackingState:
     confidence: Tensor
     velocity: Tensor
     doubtful: Tensor
+    frame: Tensor
     seen_s: float = 0.0
     now_s: float = 0.0
 
@@ -60,7 +62,8 @@ class Tracking(SequenceModule):
 
     A point at `p0` in the reference and at `p` in a frame gives the displacement `p0 - p` at `p`. Its confidence is
     that of its tracker, times how well it moves with its neighbours, so that trackers that went astray do not drag the
-    field. Forecasts carry on at constant velocity.
+    field. Forecasts carry on at constant velocity. A frame that repeats the last one bit for bit is the same
+    acquisition: it teaches nothing and moves nothing.
 
     Args:
         selection: which points are followed, where the caller gives none; `None`: 150 by their distance from the mask.
@@ -135,6 +138,7 @@ class Tracking(SequenceModule):
             confidence=torch.ones_like(chosen[..., 0]),
             velocity=torch.zeros_like(chosen),
             doubtful=torch.zeros(chosen.shape[:2], dtype=torch.long, device=chosen.device),
+            frame=image,
         )
 
     def step(self, state: TrackingState, frame: Tensor | None, time_s: float) -> tuple[TrackingState, Estimate]:
@@ -144,6 +148,16 @@ class Tracking(SequenceModule):
             ahead = 0.0 if self.missing == "hold" else time_s - state.seen_s
             return state, self._estimate(state, ahead)
         image = state.scale.apply(_matching(frame, state))
+        repeated = (image == state.frame).flatten(1).all(dim=1)
+        if bool(repeated.all()):
+            state = replace(state, seen_s=time_s, now_s=time_s)
+            return state, self._estimate(state, 0.0)
+        new = self._followed(state, image, time_s)
+        new = _kept(repeated, state, new) if bool(repeated.any()) else new
+        return self._recovered(new), self._estimate(new, 0.0)
+
+    def _followed(self, state: TrackingState, image: Tensor, time_s: float) -> TrackingState:
+        """The state after an image that is new."""
         elapsed = time_s - state.seen_s
         expected = state.positions + state.velocity * elapsed if self.predict else None
         tracker, tracks = self.tracker.step(state.tracker, image, expected)
@@ -151,18 +165,17 @@ class Tracking(SequenceModule):
         confidence = tracks.confidence * self._agreement(state, moved, tracks.confidence)
         velocity = (tracks.positions - state.positions) / elapsed if elapsed > 0 else state.velocity
         doubtful = torch.where(confidence < self.least_confidence, state.doubtful + 1, 0)
-        new = replace(
+        return replace(
             state,
             tracker=tracker,
             positions=tracks.positions,
             confidence=confidence,
             velocity=velocity,
             doubtful=doubtful,
+            frame=image,
             seen_s=time_s,
             now_s=time_s,
         )
-        estimate = self._estimate(new, 0.0)
-        return self._recovered(new), estimate
 
     def forecast(self, state: TrackingState, horizon_s: float) -> Estimate:
         """See `SequenceModule.forecast`: all points carry on at their last velocity."""
@@ -206,6 +219,16 @@ def _inside(points: Tensor, image: Tensor) -> Tensor:
     if not bool(((points >= 0) & (points <= last)).all()):
         raise ValueError(f"tracking: points must be finite and lie in the image of shape {tuple(image.shape[2:])}")
     return points
+
+
+def _kept(which: Tensor, old: Any, new: Any) -> Any:
+    """`new`, for the cases `which (B,)` with the tensors of `old`; their first axis is cases, or all points of all."""
+    if isinstance(new, Tensor):
+        rows = which.repeat_interleave(len(new) // len(which))
+        return torch.where(rows.reshape(-1, *(1,) * (new.ndim - 1)), old, new)
+    if is_dataclass(new) and not isinstance(new, type):
+        return replace(new, **{f.name: _kept(which, getattr(old, f.name), getattr(new, f.name)) for f in fields(new)})
+    return new
 
 
 def _matching(frame: Tensor, state: TrackingState) -> Tensor:

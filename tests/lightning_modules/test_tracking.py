@@ -45,17 +45,20 @@ def heart(seed: int, length: int = 8, motion: float = 8.0) -> ImageSequence:
     return heart_sequence(HeartConfig(size=(128, 128), length=length, max_motion=motion), seed=seed, case_id="heart")
 
 
-def blank(batch: int = 1) -> Tensor:
-    return torch.zeros(batch, 1, 60, 80)
+def blank(batch: int = 1, number: int = 0) -> Tensor:
+    """Frame `number` of a stream without content; frames are told apart by one pixel."""
+    frame = torch.zeros(batch, 1, 60, 80)
+    frame[..., 0, 0] = number
+    return frame
 
 
 def test_direction_is_reference_less_frame() -> None:
     method = Tracking(MaskDensity(40), Scripted((2.0, -3.0)))
     state = method.start(blank(2), seconds_per_frame=0.1)
-    state, first = method.step(state, blank(2), 0.1)
+    state, first = method.step(state, blank(2, 1), 0.1)
     expected = torch.tensor([-2.0, 3.0])[None, :, None, None].expand(2, 2, 60, 80)
     torch.testing.assert_close(first.field.u, expected, atol=1e-3, rtol=0)
-    state, second = method.step(state, blank(2), 0.2)
+    state, second = method.step(state, blank(2, 2), 0.2)
     torch.testing.assert_close(second.field.u, 2 * expected, atol=1e-3, rtol=0)
 
 
@@ -65,7 +68,7 @@ def test_forecasts_carry_on_also_over_missing_frames() -> None:
         method = Tracking(MaskDensity(40), Scripted((2.0, -3.0)), missing=missing)  # type: ignore[arg-type]
         state = method.start(blank(), seconds_per_frame=0.1)
         assert method.forecast(state, 0.3).field.u.abs().max() == 0
-        state, _ = method.step(state, blank(), 0.1)
+        state, _ = method.step(state, blank(1, 1), 0.1)
         torch.testing.assert_close(method.forecast(state, 0.2).field.u, 3 * unit, atol=1e-2, rtol=0)
         after, estimate = method.step(state, None, 0.2)
         torch.testing.assert_close(estimate.field.u, bridged * unit, atol=1e-2, rtol=0)
@@ -75,12 +78,12 @@ def test_forecasts_carry_on_also_over_missing_frames() -> None:
 
 def test_points_that_leave_their_neighbours_are_not_believed() -> None:
     method = Tracking(MaskDensity(60), Scripted((1.0, 1.0), lost=(4, 9), jump=15.0))
-    state, estimate = method.step(method.start(blank(), seconds_per_frame=0.1), blank(), 0.1)
+    state, estimate = method.step(method.start(blank(), seconds_per_frame=0.1), blank(1, 1), 0.1)
     assert state.confidence[0, [4, 9]].max() < 0.05
     assert state.confidence[0].median() > 0.9
     assert (estimate.field.u + 1).abs().mean() < 0.25
     trusting = Tracking(MaskDensity(60), Scripted((1.0, 1.0), lost=(4, 9), jump=15.0), neighbours=0)
-    _, dragged = trusting.step(trusting.start(blank(), seconds_per_frame=0.1), blank(), 0.1)
+    _, dragged = trusting.step(trusting.start(blank(), seconds_per_frame=0.1), blank(1, 1), 0.1)
     assert (dragged.field.u + 1).abs().mean() > 0.3
 
 
@@ -89,9 +92,9 @@ def test_recovery_is_for_points_that_were_doubted_long_enough(recovery: str) -> 
     tracker = Scripted((1.0, 0.0), lost=(4,), jump=20.0)
     method = Tracking(MaskDensity(60), tracker, recovery=recovery, patience=2)  # type: ignore[arg-type]
     state = method.start(blank(), seconds_per_frame=0.1)
-    state, _ = method.step(state, blank(), 0.1)
+    state, _ = method.step(state, blank(1, 1), 0.1)
     assert tracker.asked == []
-    state, _ = method.step(state, blank(), 0.2)
+    state, _ = method.step(state, blank(1, 2), 0.2)
     assert tracker.asked == ([] if recovery == "off" else [([4], recovery == "reset")])
     if recovery != "off":
         assert (state.positions[0, 4] - state.points[0, 4] - torch.tensor([2.0, 0.0])).norm() < 1.0
@@ -102,7 +105,7 @@ def test_prediction_moves_the_search() -> None:
     method = Tracking(MaskDensity(40), Scripted((2.0, 0.0)), predict=True)
     state = method.start(blank(), seconds_per_frame=0.1)
     state = replace(state, velocity=torch.ones_like(state.points) * 30.0)
-    state, _ = method.step(state, blank(), 0.1)
+    state, _ = method.step(state, blank(1, 1), 0.1)
     torch.testing.assert_close(state.positions, state.points + 3.0)
 
 
@@ -134,6 +137,24 @@ def test_brightness_and_gain_make_little_difference() -> None:
         state = method.start(frames[:, 0], seconds_per_frame=0.09)
         fields.append(method.step(state, frames[:, 2], 0.18)[1].field.u)
     assert (fields[0] - fields[1]).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("tracker", [CorrelationFilterTracker, EcoTracker])
+def test_repeated_frames_move_and_teach_nothing(tracker: type[CorrelationFilterTracker | EcoTracker]) -> None:
+    sequence = heart(7, length=3)
+    method = Tracking(MaskDensity(20), tracker(augmentations=[]))
+    both = torch.cat((sequence.frames, sequence.frames.flip(-1)))
+    with torch.inference_mode():
+        state = method.start(both[:, 0], seconds_per_frame=0.09)
+        first, moved = method.step(state, both[:, 1], 0.09)
+        again, same = method.step(first, both[:, 1], 0.18)
+        assert torch.equal(moved.field.u, same.field.u)
+        mixed = torch.stack((both[0, 1], both[1, 2]))
+        _, half = method.step(again, mixed, 0.27)
+        assert torch.equal(half.field.u[0], moved.field.u[0])
+        assert not torch.equal(half.field.u[1], moved.field.u[1])
+        _, plain = method.step(again, both[:, 2], 0.27)
+        torch.testing.assert_close(half.field.u[1], plain.field.u[1], atol=1e-4, rtol=0)
 
 
 def test_given_points_are_followed() -> None:
