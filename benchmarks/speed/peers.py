@@ -46,10 +46,15 @@ def main() -> None:
 
 
 def table(rows: Iterable[Mapping[str, Any]], primary: Mapping[str, str | None], edges: Mapping[str, float]) -> str:
-    """Markdown with a line per method and a column per task of `primary`, in the order in which rows came."""
+    """Markdown with a line per method and a column per task of `primary`, in the order in which rows came.
+
+    Of a method whose settings changed between rows, those of its last settings.
+    """
     found: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    rows = list(rows)
+    latest = {row["key"]["method"]: row["key"]["config_hash"] for row in rows}
     for row in rows:
-        if row["status"] == "ok":
+        if row["status"] == "ok" and row["key"]["config_hash"] == latest[row["key"]["method"]]:
             found[row["key"]["method"]][row["key"]["task"]].append(row)
     tasks = [t for t in primary if any(t in by_task for by_task in found.values())]
     lines = ["| method | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
