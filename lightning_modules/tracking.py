@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from reg_bench.field import sample
 from reg_bench.method import Estimate, SequenceModule
 from reg_bench.sparse_to_dense import Interpolation, ThinPlateInterpolation
 from reg_bench.tracking import (
@@ -71,6 +72,8 @@ class Tracking(SequenceModule):
         interpolation: from points to the field; `None`: thin-plate splines.
         neighbours: with how many a point is compared; 0 for no comparison.
         consistency_voxels: difference from what the neighbours say at which the confidence halves.
+        corrections: times that what the field misses at the points is interpolated and added, for interpolations that
+            smooth. Each takes as long as the first interpolation.
         predict: whether a point is searched where its velocity would have brought it, instead of where it was.
         missing: the field of a frame that was not acquired: `hold` the last, or carry on with its `velocity`.
         recovery: what happens to points that were not believed for `patience` frames: nothing (`off`, as in the paper);
@@ -88,6 +91,7 @@ class Tracking(SequenceModule):
         interpolation: Interpolation | None = None,
         neighbours: int = 12,
         consistency_voxels: float = 2.0,
+        corrections: int = 0,
         predict: bool = False,
         missing: Literal["hold", "velocity"] = "hold",
         recovery: Recovery = "off",
@@ -100,13 +104,15 @@ class Tracking(SequenceModule):
                 "tracking: neighbours must be at least 0, consistency_voxels positive, patience at least 1 and "
                 f"least_confidence in 0..1, got {neighbours}, {consistency_voxels}, {patience} and {least_confidence}"
             )
+        if corrections < 0:
+            raise ValueError(f"tracking: corrections must be at least 0, got {corrections}")
         if recovery != "off" and neighbours < 3:
             raise ValueError(f"tracking: recovery {recovery!r} needs at least 3 neighbours, got {neighbours}")
         self.selection = MaskDensity() if selection is None else selection
         self.tracker = CorrelationFilterTracker() if tracker is None else tracker
         self.interpolation = ThinPlateInterpolation(1.0, 0.1) if interpolation is None else interpolation
         self.neighbours, self.consistency_voxels = neighbours, consistency_voxels
-        self.predict, self.missing = predict, missing
+        self.corrections, self.predict, self.missing = corrections, predict, missing
         self.recovery, self.patience, self.least_confidence = recovery, patience, least_confidence
 
     def start(
@@ -206,9 +212,14 @@ class Tracking(SequenceModule):
     def _estimate(self, state: TrackingState, ahead_s: float) -> Estimate:
         """The field `ahead_s` seconds after the last frame."""
         positions = state.positions + state.velocity * ahead_s
-        dense = self.interpolation(positions, state.points - positions, state.confidence, state.shape)
+        values = state.points - positions
+        dense = self.interpolation(positions, values, state.confidence, state.shape)
+        u = dense.u
+        for _ in range(self.corrections):
+            missed = values - sample(u, positions)
+            u = u + self.interpolation(positions, missed, state.confidence, state.shape).u
         confidence = None if dense.confidence is None else dense.confidence.clamp(0, 1)
-        return Estimate(DisplacementField(dense.u), confidence=confidence)
+        return Estimate(DisplacementField(u), confidence=confidence)
 
 
 def _inside(points: Tensor, image: Tensor) -> Tensor:
