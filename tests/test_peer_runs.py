@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from reg_bench import results
 
 HERE = Path(__file__).resolve().parent
@@ -28,6 +30,7 @@ methods:
 """
 
 
+@pytest.mark.slow
 def test_a_run_with_a_peer_that_hangs_and_one_that_is_missing(tmp_path: Path) -> None:
     journal, out = tmp_path / "journal.txt", tmp_path / "out"
     (tmp_path / "suite.yaml").write_text(SUITE.format(python=sys.executable, journal=journal))
