@@ -11,6 +11,7 @@ from reg_bench.discrete import CoupledConvex, Regularization, Search, coarse_to_
 from reg_bench.field import gaussian, warp
 from reg_bench.intensities import unit_range
 from reg_bench.method import RegistrationModule
+from reg_bench.pyramid import same_proportions
 from reg_bench.similarity import mind_descriptor
 from reg_bench.types import DisplacementField, RegistrationPair
 
@@ -82,7 +83,7 @@ class Discrete(RegistrationModule):
 
     def register(self, pair: RegistrationPair) -> DisplacementField:
         """All rounds; cases of different proportions one by one."""
-        if pair.fixed_spacing_mm is not None and bool((pair.fixed_spacing_mm != pair.fixed_spacing_mm[0]).any()):
+        if not same_proportions(pair.fixed_spacing_mm):
             return DisplacementField.for_pair(torch.cat([self._displacement(case) for case in pair.split()]), pair)
         return DisplacementField.for_pair(self._displacement(pair), pair)
 

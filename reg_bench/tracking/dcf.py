@@ -125,10 +125,8 @@ class CorrelationFilterTracker(PointTracker):
         found = locate(self.sampler, self.wide, frame, start, self.radius, self.refinements, answer)
         confidence = self.confidence.of(found.ratios)
         above, below = self._renewed(state, found.samples, found.offsets, self.learning_rate * confidence)
-        confidence = confidence.reshape(start.shape[:2])
-        positions = torch.where((confidence > 0)[..., None], found.points.reshape_as(start), start)
-        new = replace(state, positions=positions, numerators=above, energies=below)
-        return new, Tracks(positions, confidence)
+        tracks = found.tracks(start, confidence)
+        return replace(state, positions=tracks.positions, numerators=above, energies=below), tracks
 
     def _response(self, state: FilterState, block: slice, sample: Tensor) -> Tensor:
         above, below = respond(state.numerators[block], sample), state.energies[block]

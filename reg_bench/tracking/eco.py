@@ -190,12 +190,11 @@ class EcoTracker(PointTracker):
         sample = self.band.shifted(torch.cat(found.samples), -found.offsets[:, None])
         memory = state.memory.with_sample(self.band, sample, self.learning_rate * confidence)
         system, descent = self._advanced(state, memory)
-        confidence = confidence.reshape(start.shape[:2])
-        positions = torch.where((confidence > 0)[..., None], found.points.reshape_as(start), start)
+        tracks = found.tracks(start, confidence)
         new = replace(
-            state, positions=positions, memory=memory, system=system, descent=descent, frames=state.frames + 1
+            state, positions=tracks.positions, memory=memory, system=system, descent=descent, frames=state.frames + 1
         )
-        return new, Tracks(positions, confidence)
+        return new, tracks
 
     def _advanced(self, state: EcoState, memory: SampleMemory) -> tuple[FilterSystem, Descent]:
         """The share of this frame of the update that is under way, or of the next."""

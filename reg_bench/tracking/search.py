@@ -11,6 +11,7 @@ from torch import Tensor
 from reg_bench.tracking.band import Band
 from reg_bench.tracking.peak import find_peak
 from reg_bench.tracking.samples import Sampler, blocks
+from reg_bench.tracking.tracker import Tracks
 
 # Pixels from the place of the first search within which the second looks.
 _NEAR = 3
@@ -32,6 +33,11 @@ class Found:
     ratios: Tensor
     offsets: Tensor
     samples: list[Tensor]
+
+    def tracks(self, start: Tensor, confidence: Tensor) -> Tracks:
+        """The points of trackers that began at `start (B, N, 2)`; those of `confidence (M,)` 0 are lost and stay."""
+        confidence = confidence.reshape(start.shape[:2])
+        return Tracks(torch.where((confidence > 0)[..., None], self.points.reshape_as(start), start), confidence)
 
 
 def flattened(points: Tensor) -> tuple[Tensor, Tensor]:
