@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -75,14 +75,21 @@ class RegistrationModule(LightningModule, ABC):
         check_field(field, batch)
         return field
 
-    def validation_step(self, batch: RegistrationPair, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs the strict metrics of the case, averaged over the validation set."""
+    def validation_step(self, batch: RegistrationPair, batch_idx: int, dataloader_idx: int = 0) -> DisplacementField:
+        """Logs the strict metrics of the case, averaged over the validation set; returns the field."""
+        field: DisplacementField = self(batch)
+        check_field(field, batch)
+        self.log_scores(batch, field)
+        return field
+
+    def log_scores(
+        self, batch: RegistrationPair, field: DisplacementField, metrics: Sequence[str] | None = None
+    ) -> None:
+        """Logs the strict metrics of `field`, all or those named, as `val/<metric>`."""
         from reg_bench.metrics import score
 
-        field = self(batch)
-        check_field(field, batch)
-        for element, single in zip(batch.split(), _split_field(field), strict=True):
-            for value in score(element, single, profiles=("strict",)):
+        for element, single in zip(batch.split(), split_field(field), strict=True):
+            for value in score(element, single, profiles=("strict",), metrics=metrics):
                 if value.label == "all" and value.value is not None:
                     self.log(f"val/{value.metric}", value.value, batch_size=1, sync_dist=True)
 
@@ -115,7 +122,8 @@ def _cloned(pair: RegistrationPair) -> RegistrationPair:
     return replace(pair, **changes)
 
 
-def _split_field(field: DisplacementField) -> Iterator[DisplacementField]:
+def split_field(field: DisplacementField) -> Iterator[DisplacementField]:
+    """The fields of a batch as batches of one."""
     for i in range(field.u.shape[0]):
         yield DisplacementField(
             field.u[i : i + 1],

@@ -1,0 +1,179 @@
+"""Registration by a network: from pairs to tensors and back, its loss, its optimizer, its validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from reg_bench.intensities import PERCENTILES, unit_range
+from reg_bench.method import RegistrationModule, check_field
+from reg_bench.registration_loss import RegistrationLoss
+from reg_bench.registration_network import NetworkOutput, RegistrationNetwork
+from reg_bench.types import DisplacementField, RegistrationPair
+
+# What validation scores: the rest of the metrics takes longer than a small network itself.
+VALIDATED = ("dice", "tre", "end_point_error", "nonpositive_fraction", "ncc")
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """Adam and the course of its rate.
+
+    Attributes:
+        rate: at the beginning.
+        schedule: `constant`; `cosine`, down to 0 at the end of the training; `exponential`, by `decay` every epoch.
+        decay: factor of the rate per epoch, of the schedule `exponential`.
+        weight_decay: decoupled from the gradient (AdamW); 0 for Adam.
+    """
+
+    rate: float = 1e-4
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    decay: float = 0.99
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0 or not 0 < self.decay <= 1 or self.weight_decay < 0:
+            raise ValueError(
+                "AdamSettings: rate must be positive, decay in 0..1 and weight_decay at least 0, got "
+                f"{self.rate}, {self.decay} and {self.weight_decay}"
+            )
+
+
+class LearnedRegistration(RegistrationModule):
+    """A network that was trained by `reg-bench fit`, or is about to be.
+
+    Intensities are scaled to 0..1 by percentiles of each image; a moving image of another shape is cut or continued to
+    that of the fixed one; both are continued at their far ends to sizes that the network can halve, and the field is
+    cut back. Training takes any loss of `reg_bench.registration_loss`, which sees the images as the network does.
+
+    Args:
+        network: any `RegistrationNetwork`.
+        loss: what training minimises; not needed otherwise.
+        optimizer: rate and schedule.
+        percentiles: that become 0 and 1; `None` where the data is scaled already.
+        frozen: beginnings of names of parameters of the network that are not trained.
+    """
+
+    def __init__(
+        self,
+        network: RegistrationNetwork,
+        loss: RegistrationLoss | None = None,
+        optimizer: AdamSettings = AdamSettings(),
+        percentiles: tuple[float, float] | None = PERCENTILES,
+        frozen: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.network, self.loss = network, loss
+        self.optimizer, self.percentiles = optimizer, percentiles
+        # Of the last training step, by name: whoever finds the sum not to be a number can tell which it was.
+        self.loss_terms: dict[str, Tensor] = {}
+        _freeze(network, frozen)
+
+    def accepts(self, pair: RegistrationPair) -> str | None:
+        """Why the network cannot take `pair`, or `None`."""
+        if pair.dimension != self.network.dimension:
+            return f"{type(self.network).__name__} is for {self.network.dimension}-D, not {pair.dimension}-D"
+        return super().accepts(pair)
+
+    def register(self, pair: RegistrationPair) -> DisplacementField:
+        prepared = self.prepared(pair)
+        return self._field(self.network(prepared.fixed, prepared.moving), pair)
+
+    def prepared(self, pair: RegistrationPair) -> RegistrationPair:
+        """`pair` as the network and its loss see it: scaled, on one grid, of a size that the network takes.
+
+        Where the grid was continued `mask` leaves that out; everything else is continued by its border values.
+        """
+        fixed, moving = pair.fixed, pair.moving
+        if self.percentiles is not None:
+            fixed, moving = (unit_range(image, self.percentiles) for image in (fixed, moving))
+        changes: dict[str, Any] = {"fixed": fixed, "moving": moving, "scored": None}
+        if moving.shape[2:] != fixed.shape[2:]:
+            # Voxel meets voxel of the same index, as in the convention of fields between unequal grids.
+            changes["moving"] = _fitted(moving, pair.spatial_shape)
+            changes["moving_labels"] = _fitted(pair.moving_labels, pair.spatial_shape, 0)
+        shape = [-(-n // self.network.multiple) * self.network.multiple for n in pair.spatial_shape]
+        if shape == list(pair.spatial_shape):
+            return replace(pair, **changes)
+        whole = replace(pair, **changes, mask=None, fixed_labels=None, moving_labels=None, true_displacement=None)
+        mask = torch.ones_like(fixed[:, :1], dtype=torch.bool) if pair.mask is None else pair.mask
+        continued: dict[str, Any] = {
+            name: _fitted(changes.get(name, getattr(pair, name)), shape)
+            for name in ("fixed", "moving", "fixed_labels", "moving_labels", "true_displacement")
+        }
+        return replace(whole, **continued, mask=_fitted(mask, shape, False))
+
+    def _field(self, output: NetworkOutput, pair: RegistrationPair) -> DisplacementField:
+        u = output.u
+        for axis, size in enumerate(pair.spatial_shape, start=2):
+            u = u.narrow(axis, 0, size)
+        return DisplacementField.for_pair(u.float(), pair)
+
+    def training_step(self, batch: RegistrationPair, batch_idx: int) -> Tensor:
+        pair = self.prepared(batch)
+        total, self.loss_terms = self._loss(self.network(pair.fixed, pair.moving), pair)
+        values = {"train/loss": total.detach()} | {f"train/{k}": v.detach() for k, v in self.loss_terms.items()}
+        self.log_dict(values, batch_size=batch.batch_size, prog_bar=False)
+        return total
+
+    def validation_step(self, batch: RegistrationPair, batch_idx: int, dataloader_idx: int = 0) -> DisplacementField:
+        """Logs Dice, TRE, folding, correlation and the loss; returns the field."""
+        pair = self.prepared(batch)
+        output = self.network(pair.fixed, pair.moving)
+        field = self._field(output, batch)
+        check_field(field, batch)
+        self.log_scores(batch, field, VALIDATED)
+        if self.loss is not None:
+            total, terms = self._loss(output, pair)
+            values = {"val/loss": total} | {f"val/{name}_loss": value for name, value in terms.items()}
+            self.log_dict(values, batch_size=batch.batch_size, sync_dist=True)
+        return field
+
+    def test_step(self, batch: RegistrationPair, batch_idx: int, dataloader_idx: int = 0) -> DisplacementField:
+        return self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def _loss(self, output: NetworkOutput, pair: RegistrationPair) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.loss is None:
+            raise ValueError("LearnedRegistration: training needs a loss, see reg_bench.registration_loss")
+        total, terms = self.loss(output, pair)
+        return total, dict(terms)
+
+    def configure_optimizers(self) -> Any:
+        asked = self.optimizer
+        trained = [p for p in self.parameters() if p.requires_grad]
+        adam = torch.optim.AdamW(trained, asked.rate, weight_decay=asked.weight_decay)
+        if asked.schedule == "constant":
+            return adam
+        if asked.schedule == "cosine":
+            steps = int(self.trainer.estimated_stepping_batches)
+            cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+            return {"optimizer": adam, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        return [adam], [torch.optim.lr_scheduler.ExponentialLR(adam, asked.decay)]
+
+
+def _fitted(value: Tensor | None, shape: Sequence[int], beyond: int | None = None) -> Tensor | None:
+    """`value (B, C, *S)` cut or continued to `shape` at the far end of every axis, by its border or by `beyond`."""
+    if value is None:
+        return None
+    for axis, size in enumerate(shape, start=2):
+        missing = size - value.shape[axis]
+        if missing < 0:
+            value = value.narrow(axis, 0, size)
+        elif missing > 0:
+            edge = value.narrow(axis, value.shape[axis] - 1, 1)
+            edge = edge if beyond is None else torch.full_like(edge, beyond)
+            value = torch.cat([value, edge.expand(*[missing if a == axis else -1 for a in range(value.ndim)])], axis)
+    return value
+
+
+def _freeze(network: RegistrationNetwork, frozen: Sequence[str]) -> None:
+    for beginning in frozen:
+        chosen = [p for name, p in network.named_parameters() if name.startswith(beginning)]
+        if not chosen:
+            raise ValueError(f"LearnedRegistration: frozen: no parameter of the network begins with {beginning!r}")
+        for parameter in chosen:
+            parameter.requires_grad_(False)
