@@ -77,6 +77,10 @@ class LearnedRegistration(RegistrationModule):
         """Why the network cannot take `pair`, or `None`."""
         if pair.dimension != self.network.dimension:
             return f"{type(self.network).__name__} is for {self.network.dimension}-D, not {pair.dimension}-D"
+        channels = {int(image.shape[1]) for image in (pair.fixed, pair.moving)}
+        if channels != {self.network.channels}:
+            found = " and ".join(str(n) for n in sorted(channels))
+            return f"{type(self.network).__name__} takes images of {self.network.channels} channels, not {found}"
         return super().accepts(pair)
 
     def register(self, pair: RegistrationPair) -> DisplacementField:

@@ -36,7 +36,8 @@ class NetworkOutput:
     Attributes:
         u: `(B, D, *S)`, pull-back displacement in voxels of the fixed grid.
         levels: from the finest to the coarsest; a network without levels has the one.
-        velocity: `(B, D, *S_v)`, the stationary velocity that `u` comes from, where there is one.
+        velocity: `(B, D, *S_v)`, the stationary velocity that `u` comes from, where there is one; its mean where the network is
+            probabilistic.
         log_variance: `(B, D, *S_v)`, of the velocity, where the network is probabilistic.
     """
 
@@ -52,10 +53,12 @@ class RegistrationNetwork(nn.Module, ABC):
     Attributes:
         dimension: 2 or 3.
         multiple: sizes of images that `forward` takes are multiples of this; whoever calls it pads.
+        channels: of each image.
     """
 
     dimension: int = 3
     multiple: int = 1
+    channels: int = 1
 
     @abstractmethod
     def forward(self, fixed: Tensor, moving: Tensor) -> NetworkOutput:

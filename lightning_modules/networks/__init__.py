@@ -1,0 +1,1 @@
+"""Networks that register, one file each; `lightning_modules.learned` trains and runs them."""
