@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reg_bench.intensities import PERCENTILES, unit_range
 from reg_bench.method import RegistrationModule, check_field
@@ -28,19 +28,32 @@ class AdamSettings:
         schedule: `constant`; `cosine`, down to 0 at the end of the training; `exponential`, by `decay` every epoch.
         decay: factor of the rate per epoch, of the schedule `exponential`.
         weight_decay: decoupled from the gradient (AdamW); 0 for Adam.
+        l2: weight of the sum of squares of all convolution kernels, as part of the loss.
     """
 
     rate: float = 1e-4
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
     decay: float = 0.99
     weight_decay: float = 0.0
+    l2: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.rate > 0 or not 0 < self.decay <= 1 or self.weight_decay < 0:
+        if not self.rate > 0 or not 0 < self.decay <= 1 or self.weight_decay < 0 or self.l2 < 0:
             raise ValueError(
-                "AdamSettings: rate must be positive, decay in 0..1 and weight_decay at least 0, got "
-                f"{self.rate}, {self.decay} and {self.weight_decay}"
+                "AdamSettings: rate must be positive, decay in 0..1, weight_decay and l2 at least 0, got "
+                f"{self.rate}, {self.decay}, {self.weight_decay} and {self.l2}"
             )
+        if self.weight_decay and self.l2:
+            raise ValueError("AdamSettings: weight_decay and l2 exclude each other")
+
+    def adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of those parameters that are trained."""
+        trained = [p for p in parameters if p.requires_grad]
+        if not self.l2:
+            return torch.optim.AdamW(trained, self.rate, weight_decay=self.weight_decay)
+        # The gradient of l2 * sum(w^2) is 2 * l2 * w.
+        kernels = {"params": [p for p in trained if p.ndim > 2], "weight_decay": 2 * self.l2}
+        return torch.optim.Adam([kernels, {"params": [p for p in trained if p.ndim <= 2]}], self.rate)
 
 
 class LearnedRegistration(RegistrationModule):
@@ -148,8 +161,7 @@ class LearnedRegistration(RegistrationModule):
 
     def configure_optimizers(self) -> Any:
         asked = self.optimizer
-        trained = [p for p in self.parameters() if p.requires_grad]
-        adam = torch.optim.AdamW(trained, asked.rate, weight_decay=asked.weight_decay)
+        adam = asked.adam(self.parameters())
         if asked.schedule == "constant":
             return adam
         if asked.schedule == "cosine":

@@ -143,6 +143,26 @@ def test_the_cosine_ends_at_zero_and_weights_can_decay(tmp_path: Any) -> None:
     assert run.optimizers[0].param_groups[0]["weight_decay"] == 0.1
 
 
+def test_l2_is_part_of_the_loss_for_kernels_alone() -> None:
+    layer = nn.Conv2d(2, 3, 3)
+    kernel, bias = layer.weight.detach().clone(), layer.bias
+    assert bias is not None
+    adam = AdamSettings(rate=0.1, l2=0.25).adam(layer.parameters())
+    plain = nn.Parameter(kernel.clone())
+    other = torch.optim.Adam([plain], 0.1)
+    start = bias.detach().clone()
+    for _ in range(3):
+        layer.weight.grad, bias.grad = torch.full_like(kernel, 0.1), torch.zeros_like(bias)
+        adam.step()
+        other.zero_grad()
+        (0.1 * plain.sum() + 0.25 * plain.square().sum()).backward()
+        other.step()
+    torch.testing.assert_close(layer.weight, plain)
+    assert torch.equal(bias, start)
+    with pytest.raises(ValueError, match="exclude each other"):
+        AdamSettings(l2=1, weight_decay=1)
+
+
 def test_frozen_parts_stay(tmp_path: Any) -> None:
     method = learned(frozen=["gain"], optimizer=AdamSettings(rate=0.5))
     trainer(tmp_path, max_steps=2, limit_val_batches=0).fit(method, Shifted())
