@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from reg_bench.checkpoints import Weights, load_network, network_of, read_weights
+from reg_bench.errors import ConfigError
 from reg_bench.intensities import PERCENTILES, unit_range
 from reg_bench.method import RegistrationModule, check_field
 from reg_bench.registration_loss import RegistrationLoss
@@ -52,7 +54,7 @@ class AdamSettings:
         if not self.l2:
             return torch.optim.AdamW(trained, self.rate, weight_decay=self.weight_decay)
         # The gradient of l2 * sum(w^2) is 2 * l2 * w.
-        kernels = {"params": [p for p in trained if p.ndim > 2], "weight_decay": 2 * self.l2}
+        kernels: dict[str, Any] = {"params": [p for p in trained if p.ndim > 2], "weight_decay": 2 * self.l2}
         return torch.optim.Adam([kernels, {"params": [p for p in trained if p.ndim <= 2]}], self.rate)
 
 
@@ -64,30 +66,57 @@ class LearnedRegistration(RegistrationModule):
     cut back. Training takes any loss of `reg_bench.registration_loss`, which sees the images as the network does.
 
     Args:
-        network: any `RegistrationNetwork`.
+        network: any `RegistrationNetwork`; by default that of the checkpoint, scaled as there.
         loss: what training minimises; not needed otherwise.
         optimizer: rate and schedule.
         percentiles: that become 0 and 1; `None` where the data is scaled already.
         frozen: beginnings of names of parameters of the network that are not trained.
+        checkpoint: weights of just this network: a file, or a name of those that are shipped.
+
+    Raises:
+        ConfigError: neither a network nor a checkpoint, or a checkpoint that does not fit; names the file.
     """
+
+    name: ClassVar[str] = "learned"
 
     def __init__(
         self,
-        network: RegistrationNetwork,
+        network: RegistrationNetwork | None = None,
         loss: RegistrationLoss | None = None,
         optimizer: AdamSettings = AdamSettings(),
         percentiles: tuple[float, float] | None = PERCENTILES,
         frozen: Sequence[str] = (),
+        checkpoint: str | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.loss = network, loss
-        self.optimizer, self.percentiles = optimizer, percentiles
-        # Of the last training step, by name: whoever finds the sum not to be a number can tell which it was.
+        weights = None if checkpoint is None else read_weights(checkpoint)
+        if network is None:
+            if weights is None:
+                raise ConfigError(
+                    "learned: needs a network, or a checkpoint that names its own (--checkpoint FILE)"
+                )
+            network, percentiles = network_of(weights), weights.model.get("percentiles", percentiles)
+        if weights is not None:
+            load_network(network, weights)
+            _check_scaling(weights, percentiles)
+        self.network, self.loss, self.optimizer = network, loss, optimizer
+        self.percentiles = percentiles and (percentiles[0], percentiles[1])
+        self.trained = weights is not None
+        """Whether the network has weights to register with, or is training."""
         self.loss_terms: dict[str, Tensor] = {}
+        """Of the last training step, by name: whoever finds the sum not to be a number can tell which it was."""
         _freeze(network, frozen)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.trained = True
+
+    def on_fit_start(self) -> None:
+        self.trained = True
 
     def accepts(self, pair: RegistrationPair) -> str | None:
         """Why the network cannot take `pair`, or `None`."""
+        if not self.trained:
+            return "the network has no weights: name them by --checkpoint FILE, or train it by `reg-bench fit`"
         if pair.dimension != self.network.dimension:
             return f"{type(self.network).__name__} is for {self.network.dimension}-D, not {pair.dimension}-D"
         channels = {int(image.shape[1]) for image in (pair.fixed, pair.moving)}
@@ -184,6 +213,13 @@ def _fitted(value: Tensor | None, shape: Sequence[int], beyond: int | None = Non
             edge = edge if beyond is None else torch.full_like(edge, beyond)
             value = torch.cat([value, edge.expand(*[missing if a == axis else -1 for a in range(value.ndim)])], axis)
     return value
+
+
+def _check_scaling(weights: Weights, percentiles: Sequence[float] | None) -> None:
+    """That the images are scaled as those that the weights were trained on."""
+    trained = weights.model.get("percentiles", percentiles)
+    if (trained and list(trained)) != (percentiles and list(percentiles)):
+        raise ConfigError(f"{weights.path}: was trained with percentiles {trained}, not {percentiles}")
 
 
 def _freeze(network: RegistrationNetwork, frozen: Sequence[str]) -> None:

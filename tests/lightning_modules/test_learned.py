@@ -99,9 +99,16 @@ def test_a_moving_image_of_another_shape_is_brought_to_that_of_the_fixed_one() -
     assert bool((labels[..., 12:, :] == 0).all())
 
 
-def test_dimension_is_checked() -> None:
-    assert "Constant is for 3-D, not 2-D" in str(learned(Constant(3)).accepts(pair_of()))
-    assert learned().accepts(pair_of()) is None
+def test_what_a_network_cannot_take_is_said() -> None:
+    method = learned(Constant(3))
+    assert "no weights: name them by --checkpoint FILE" in str(method.accepts(pair_of()))
+    method.on_load_checkpoint({})
+    assert "Constant is for 3-D, not 2-D" in str(method.accepts(pair_of()))
+    method = learned()
+    method.on_load_checkpoint({})
+    assert method.accepts(pair_of()) is None
+    coloured = RegistrationPair(("rgb",), *torch.rand(2, 1, 3, 8, 8))
+    assert "takes images of 1 channels, not 3" in str(method.accepts(coloured))
 
 
 class Shifted(LightningDataModule):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from reg_bench.checkpoints import weights_folder
 from reg_bench.random_diffeomorphisms import random_diffeomorphisms
 from reg_bench.sparse_to_dense import (
     NormalizedConvolution,
@@ -19,7 +20,6 @@ from reg_bench.sparse_to_dense import (
     end_point_error,
     observe,
 )
-from reg_bench.sparse_to_dense.weights import weights_folder
 
 SHAPE = (256, 256)
 
@@ -79,8 +79,8 @@ def test_constants_stay_constant_and_no_layer_has_a_bias() -> None:
 
 
 def test_card_tells_of_the_file() -> None:
-    for path in weights_folder().glob("*.pt"):
-        card = json.loads(path.with_suffix(".json").read_text())
-        assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert card.keys() >= {"network", "parameters", "command", "seed", "steps", "versions", "validation"}
-        assert card["parameters"] == sum(v.numel() for v in torch.load(path, weights_only=True).values())
+    path = weights_folder() / "nconv.pt"
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert card.keys() >= {"network", "parameters", "command", "seed", "steps", "versions", "validation"}
+    assert card["parameters"] == sum(v.numel() for v in torch.load(path, weights_only=True).values())
