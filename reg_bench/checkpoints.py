@@ -6,7 +6,6 @@ is shipped (the same two and nothing else), or a `state_dict` alone.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,38 +16,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from reg_bench.discovery import nearest, package_folder
 from reg_bench.errors import ConfigError
 from reg_bench.registration_network import RegistrationNetwork
+from reg_bench.weights_files import weights_file
 
 # Modules that a file of weights may have imported; any other has to be imported by the user.
 _OURS = ("lightning_modules.", "reg_bench.")
-
-
-def weights_folder() -> Path:
-    """Where the weights lie that come with the package."""
-    return package_folder("lightning_modules") / "weights"
-
-
-def weights_file(given: str | Path) -> Path:
-    """The file of weights called `given`, a name of the package or a path.
-
-    Raises:
-        ConfigError: no such file; tells the nearest known name.
-    """
-    shipped = {p.stem: p for p in sorted(weights_folder().glob("*.pt"))}
-    if str(given) in shipped:
-        return shipped[str(given)]
-    path = Path(given)
-    if not path.is_file():
-        raise ConfigError(f"weights: neither a file nor a known name: {str(given)!r}{nearest(str(given), shipped)}")
-    return path
-
-
-def checksum(given: str | Path) -> str:
-    """Identifies the content of a file of weights: the first 16 digits of its SHA-256."""
-    with weights_file(given).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 @dataclass(frozen=True)

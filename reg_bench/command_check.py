@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `reg-bench check`."""
     named = "name, names joined by + (see `list methods`), package.module.Class or YAML file"
     parser.add_argument("method", metavar="METHOD", help=named)
+    parser.add_argument("--checkpoint", metavar="FILE", help="weights for the method, or the name of shipped ones")
     parser.add_argument(
         "--dimension", type=int, choices=(2, 3), action="append", help="only in 2-D or 3-D (default: both)"
     )
@@ -42,11 +43,12 @@ def run(args: argparse.Namespace) -> int:
     from reg_bench.conformance import check_method
     from reg_bench.discovery import build_method
     from reg_bench.protocol import set_threads
+    from reg_bench.weights_files import named_method
 
     set_threads(1)
     # Wrapped lines suit a terminal; a pipe gets whole ones, so that grep finds what it looks for.
     console = Console() if sys.stdout.isatty() else Console(width=240)
-    method = build_method(args.method)
+    method = build_method(named_method(args.method, args.checkpoint))
     with console.status("starting") as status:
         report = check_method(
             method,

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the results")
     named = "name, names joined by + (see `list methods`), package.module.Class or YAML file"
     parser.add_argument("--method", required=True, metavar="NAME", help=named)
+    parser.add_argument("--checkpoint", metavar="FILE", help="weights for the method, or the name of shipped ones")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random numbers (default 0)")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: all)")
     add_annotation_arguments(parser)
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from reg_bench.discovery import build_method
     from reg_bench.io import grid_of_pair, pair_from_files, read_image
     from reg_bench.protocol import seed_everything
+    from reg_bench.weights_files import named_method
 
     files = annotation_files(args)
     if args.out.exists() and not args.out.is_dir():
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         labels = None if args.moving_labels is None else read_image(args.moving_labels, kind="labels")
     for problem in problems:
         note(problem)
-    method = build_method(args.method)
+    method = build_method(named_method(args.method, args.checkpoint))
     seed_everything(args.seed)
     started = time.perf_counter()
     field = registered(method, pair, args.method)

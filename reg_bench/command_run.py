@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("suite", metavar="SUITE", help="name of a shipped suite (see `list suites`) or a YAML file")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder: rows, manifest, tables")
     parser.add_argument("--methods", metavar="A,B", help="run these methods instead of those of the suite")
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="weights for the method NAME, or for those that take any; repeatable",
+    )
     parser.add_argument("--tasks", metavar="A,B", help="only these tasks of the suite")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N cases of each task")
     parser.add_argument("--devices", type=_positive, default=1, metavar="N", help="processes (CPU) or GPUs (default 1)")
@@ -94,6 +101,7 @@ def _settings(args: argparse.Namespace) -> Any:
     """The run as asked for, its suite and methods checked as far as that goes without importing them."""
     from reg_bench.suite import check_task_names, load_suite, select_methods, with_budget
     from reg_bench.supervisor import Settings
+    from reg_bench.weights_files import split_option
 
     suite = load_suite(args.suite)
     methods, tasks = _names(args.methods, "--methods"), _names(args.tasks, "--tasks")
@@ -121,6 +129,7 @@ def _settings(args: argparse.Namespace) -> Any:
         time_limit_s=suite.protocol.time_limit_s,
         tasks=tasks,
         budget_ms=args.budget_ms,
+        checkpoints=tuple(split_option(text, [m.name for m in suite.methods]) for text in args.checkpoint),
     )
 
 

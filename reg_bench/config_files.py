@@ -64,3 +64,9 @@ def mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: expected a mapping of keys, got {value!r}")
     return dict(value)
+
+
+def method_settings(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The settings of a method in YAML: `init_args`, and `checkpoint` where it stands beside them."""
+    beside = {"checkpoint": content["checkpoint"]} if "checkpoint" in content else {}
+    return mapping(content.get("init_args"), f"{where}: init_args") | beside

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from reg_bench.config_files import check_keys, mapping
+from reg_bench.config_files import check_keys, mapping, method_settings
 from reg_bench.config_files import nearest as nearest
 from reg_bench.config_files import read_yaml as read_yaml
 from reg_bench.errors import ConfigError, RegBenchError
@@ -40,7 +40,7 @@ _PACKAGES = {"methods": "lightning_modules", "datasets": "datamodules", "metrics
 _FOLDERS = {"suites": "suites", "recipes": "training"}
 # Through which a method of sequences takes pairs.
 _STREAM_OF_ONE = "reg_bench.sequence_as_pairs.StreamOfOne"
-_METHOD_KEYS = ("name", "summary", "class_path", "init_args")
+_METHOD_KEYS = ("name", "summary", "class_path", "init_args", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _named_methods(classes: Sequence[Member]) -> list[Member]:
         for key in ("name", "class_path"):
             if not isinstance(content.get(key), str) or not content[key]:
                 raise ConfigError(f"{path}: {key} must be a text, got {content.get(key)!r}")
-        init_args = mapping(content.get("init_args"), f"{path}: init_args")
+        init_args = method_settings(content, str(path))
         base = known.get(content["class_path"])
         accepts = dict(base.accepts) if base else {}
         class_path = base.class_path if base else content["class_path"]
@@ -195,7 +195,7 @@ def find(kind: Kind, name: str, source: str = "") -> Member:
 
 def resolve(kind: Literal["methods", "datasets"], given: str | Spec | Mapping[str, Any], source: str = "") -> Spec:
     """What `given` stands for: a name, names of methods joined by `+`, a class path, a YAML file, or a mapping of
-    `class_path, init_args, name`.
+    `class_path, init_args, name, checkpoint`.
 
     Settings of a named method and those given are joined, the given ones win. Imports nothing.
 
@@ -226,7 +226,7 @@ def resolve(kind: Literal["methods", "datasets"], given: str | Spec | Mapping[st
             f"{where}: class_path must be a name or package.module.Class, got {given.get('class_path')!r}"
         )
     base = resolve(kind, given["class_path"], source)
-    own = _resolved_args(mapping(given.get("init_args"), f"{where}: init_args"), where)
+    own = _resolved_args(method_settings(given, where), where)
     return Spec(str(given.get("name") or base.name), base.class_path, {**base.init_args, **own}, source or base.source)
 
 

@@ -15,6 +15,7 @@ from reg_bench.errors import ConfigError, MissingExtraError
 from reg_bench.protocol import seed_everything
 from reg_bench.results import CaseKey, RunState
 from reg_bench.suite import Suite, Task
+from reg_bench.weights_files import ARGUMENT, portable, weights_of
 
 if TYPE_CHECKING:
     from reg_bench.datamodule import RegistrationDataModule
@@ -25,8 +26,9 @@ Mode = Literal["only-missing", "retry-failed", "overwrite"]
 # Arguments of a dataset that say where it lies and how it is held, not what it holds.
 _NOT_CONTENT = ("root", "batch_size", "num_workers", "cache", "cache_dir")
 
-# The argument of a method that says which Python runs it, not what it does.
-_NOT_SETTINGS = ("interpreter",)
+# Arguments of a method that say which Python runs it, not what it does, and where its weights lie: what these are
+# stands in the key by itself.
+_NOT_SETTINGS = ("interpreter", ARGUMENT)
 
 ALL_CASES = "*"
 
@@ -61,6 +63,7 @@ class PlannedMethod:
     init_args: Mapping[str, Any]
     module: RegistrationModule | SequenceModule | None
     missing: str | None = None
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Plan:
             method=method.spec.name,
             method_version=method.version,
             config_hash=method.config_hash,
-            checkpoint=None,
+            checkpoint=method.checkpoint,
             seed=self.seed,
             case=job.case,
             condition=job.condition,
@@ -136,7 +139,8 @@ def _plan_method(spec: Spec, seed: int) -> PlannedMethod:
         module, missing = discovery.build_module(spec), None
     except MissingExtraError as error:
         module, missing = None, str(error)
-    return PlannedMethod(spec, version, licence, config_hash, init_args, module, missing)
+    weights = weights_of(init_args)
+    return PlannedMethod(spec, version, licence, config_hash, portable(init_args), module, missing, weights)
 
 
 def _version(cls: type, init_args: Mapping[str, Any]) -> str:

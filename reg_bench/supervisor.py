@@ -57,6 +57,7 @@ class Settings:
         time_limit_s: as the suite's protocol says; for the message.
         tasks: names of the tasks to run; empty: all of the suite.
         budget_ms: milliseconds in which the estimate of a streamed frame has to be there; `None`: as the suite says.
+        checkpoints: names of methods, `None` for all that take weights, and files of weights for them.
     """
 
     suite: str
@@ -72,6 +73,7 @@ class Settings:
     time_limit_s: float = 600.0
     tasks: tuple[str, ...] = ()
     budget_ms: float | None = None
+    checkpoints: tuple[tuple[str | None, str], ...] = ()
 
 
 class Listener(Protocol):

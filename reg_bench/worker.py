@@ -76,10 +76,12 @@ def _work(settings: Mapping[str, Any], report: Callable[[Mapping[str, Any]], Non
     from reg_bench import runner
     from reg_bench.protocol import set_threads
     from reg_bench.suite import load_suite, select_methods, with_budget
+    from reg_bench.weights_files import with_checkpoints
 
     suite = load_suite(settings["suite"])
     if settings["methods"]:
         suite = select_methods(suite, settings["methods"])
+    suite = with_checkpoints(suite, settings["checkpoints"])
     if settings["budget_ms"] is not None:
         suite = with_budget(suite, float(settings["budget_ms"]))
     if not settings["panels"]:
@@ -154,7 +156,7 @@ def describe(plan: Any, device: str, devices: int) -> dict[str, Any]:
             "class_path": m.spec.class_path,
             "init_args": m.init_args,
             "config_hash": m.config_hash,
-            "checkpoint": None,
+            "checkpoint": m.checkpoint,
             "software": {} if m.module is None else m.module.software(),
         }
         for m in plan.methods

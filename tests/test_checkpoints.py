@@ -15,9 +15,10 @@ import yaml
 from lightning_modules.learned import LearnedRegistration
 from lightning_modules.networks.cascade import Cascade
 from lightning_modules.networks.voxelmorph import VoxelMorph
-from reg_bench.checkpoints import checksum, read_weights, weights_folder
+from reg_bench.checkpoints import read_weights
 from reg_bench.errors import ConfigError
 from reg_bench.types import RegistrationPair
+from reg_bench.weights_files import checksum, weights_folder
 
 CLASS = "lightning_modules.networks.voxelmorph.VoxelMorph"
 SMALL: dict[str, Any] = {"dimension": 2, "channels": [4, 4], "final_channels": [4]}

@@ -21,9 +21,9 @@ import yaml
 
 import reg_bench
 from datamodules.random_fields import RandomFields
-from reg_bench.checkpoints import weights_folder
 from reg_bench.sparse_to_dense import NormalizedConvolution, end_point_error
 from reg_bench.sparse_to_dense.weights import load_weights
+from reg_bench.weights_files import weights_folder
 
 COMMAND = "reg-bench fit nconv --out runs/nconv"
 

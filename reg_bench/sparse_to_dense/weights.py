@@ -14,7 +14,7 @@ def load_weights(network: nn.Module, given: str | Path, part: str = "network") -
 
     Args:
         network: changed in place.
-        given: see `reg_bench.checkpoints.weights_file`.
+        given: see `reg_bench.weights_files.weights_file`.
         part: of the trained module that the network is.
 
     Raises:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from reg_bench.checkpoints import weights_folder
 from reg_bench.random_diffeomorphisms import random_diffeomorphisms
 from reg_bench.sparse_to_dense import (
     NormalizedConvolution,
@@ -20,6 +19,7 @@ from reg_bench.sparse_to_dense import (
     end_point_error,
     observe,
 )
+from reg_bench.weights_files import weights_folder
 
 SHAPE = (256, 256)
 
