@@ -92,9 +92,7 @@ class LearnedRegistration(RegistrationModule):
         weights = None if checkpoint is None else read_weights(checkpoint)
         if network is None:
             if weights is None:
-                raise ConfigError(
-                    "learned: needs a network, or a checkpoint that names its own (--checkpoint FILE)"
-                )
+                raise ConfigError("learned: needs a network, or a checkpoint that names its own (--checkpoint FILE)")
             network, percentiles = network_of(weights), weights.model.get("percentiles", percentiles)
         if weights is not None:
             load_network(network, weights)
