@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
-from monai.data import Dataset
 from torch.utils.data import DataLoader
 
 from reg_bench.caching import PairTransform
@@ -32,7 +30,7 @@ class Mixed(RegistrationDataModule):
     largest remainders, the same in every epoch. Each task goes through its own cases in a random order, and starts a
     new random order only when all were seen: over the epochs every case of a task comes equally often. The cases of
     the tasks are shuffled together. All follows from (seed, epoch); every process of a distributed training draws
-    the same list, which the sampler that Lightning puts in deals out in an order of its own: together they see it.
+    the same list and takes its share of it.
 
     Cases are called `task:case` and tell their task in `RegistrationPair.tasks`. Batches hold several cases only if
     the first cases of all tasks agree in shape, in what they have and in the names of the labels; otherwise every
@@ -168,17 +166,23 @@ class Mixed(RegistrationDataModule):
         sequence = self._members[task].sequence(record["record"])
         return replace(sequence, case_ids=tuple(f"{task}:{c}" for c in sequence.case_ids))
 
-    def _loader(self, split: Split, *, shuffle: bool = False) -> DataLoader[RegistrationPair]:
-        """As that of every dataset, but the training cases are drawn anew for each epoch."""
+    def _loader(self, split: Split) -> DataLoader[RegistrationPair]:
         loader = super()._loader(split)
-        drawn = split == "train" and shuffle
-        return (_EpochLoader if drawn else DataLoader)(
-            _Drawn(loader.dataset, self._draw(), self._epoch) if drawn else loader.dataset,
-            batch_size=self.batch_size if self.batch_size == 1 or self._common(split) else 1,
+        if self.batch_size == 1 or self._common(split):
+            return loader
+        return DataLoader(
+            loader.dataset,
             num_workers=self.num_workers,
             collate_fn=loader.collate_fn,
             persistent_workers=self.num_workers > 0,
         )
+
+    def train_dataloader(self) -> DataLoader[RegistrationPair]:
+        """The cases of an epoch, drawn anew for each."""
+        self.case_ids("train")
+        draw = self._draw()
+        size = self.batch_size if self.batch_size == 1 or self._common("train") else 1
+        return self._training_loader(self._cached(list(self.records("train"))), draw, sum(draw.counts), size)
 
     def _draw(self) -> _Draw:
         tasks: dict[str, list[int]] = {task: [] for task, weight in self._weights.items() if weight > 0}
@@ -191,11 +195,6 @@ class Mixed(RegistrationDataModule):
         total = self.epoch_cases or sum(len(indices) for indices in tasks.values())
         counts = shares(total, [self._weights[task] for task in tasks])
         return _Draw(self.seed, list(tasks), list(tasks.values()), counts)
-
-    def _epoch(self) -> int | None:
-        """The epoch that Lightning is in, where it is Lightning that trains."""
-        trainer = self.trainer
-        return int(trainer.current_epoch) if trainer is not None and trainer.training else None
 
     def _common(self, split: Split) -> bool:
         """Whether the first cases of all tasks fit into one batch."""
@@ -249,53 +248,16 @@ class _Draw:
         return [int(i) for i in random_generator("mixed", what, task, self.seed, number).permutation(size)]
 
 
-class _Drawn(Dataset):
-    """The cases of an epoch as a dataset: its length is that of an epoch, its content follows `epoch`.
-
-    The number of the epoch lies in shared memory, where loading processes that outlive an epoch see it change.
-    """
-
-    def __init__(self, cases: Dataset, draw: _Draw, clock: Callable[[], int | None]) -> None:
-        super().__init__(cases.data)
-        self.cases, self.draw, self._clock = cases, draw, clock
-        self._next = 0
-        self._shared = torch.zeros(1, dtype=torch.int64).share_memory_()
-        self._held: tuple[int, list[int]] = (-1, [])
-
-    @property
-    def epoch(self) -> int:
-        return int(self._shared)
-
-    def start_epoch(self) -> None:
-        """Goes to the epoch that the trainer is in; without one, to the next."""
-        told = self._clock()
-        epoch = self._next if told is None else told
-        self._next = epoch + 1
-        self._shared.fill_(epoch)
-
-    def __len__(self) -> int:
-        return sum(self.draw.counts)
-
-    def __getitem__(self, index: int) -> RegistrationPair:
-        if self._held[0] != self.epoch:
-            self._held = (self.epoch, self.draw(self.epoch))
-        pair: RegistrationPair = self.cases[self._held[1][index]]
-        return pair
-
-
-class _EpochLoader(DataLoader[RegistrationPair]):
-    """Tells its dataset when an epoch begins; otherwise a DataLoader, which Lightning may build anew."""
-
-    def __iter__(self) -> Iterator[RegistrationPair]:  # type: ignore[override]
-        self.dataset.start_epoch()  # type: ignore[attr-defined]
-        return super().__iter__()
-
-
 class _ByTask(PairTransform):
     """The augmentation of the task that a pair belongs to, then that of all."""
 
     def __init__(self, own: Mapping[str, PairTransform], common: PairTransform | None) -> None:
         self.own, self.common = own, common
+
+    def restart(self) -> None:
+        for transform in (*self.own.values(), self.common):
+            if transform is not None:
+                transform.restart()
 
     def __call__(self, pair: RegistrationPair) -> RegistrationPair:
         for transform in (self.own.get(str((pair.tasks or ("",))[0])), self.common):

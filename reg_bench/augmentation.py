@@ -11,7 +11,6 @@ import torch
 import torchio as tio
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from reg_bench import field
 from reg_bench.caching import PairTransform
@@ -33,8 +32,8 @@ class Augmentation(PairTransform):
     flips, for affine maps up to linear interpolation of the field). Points that leave an image are dropped.
     The headers stay: the anatomy moves, not the grid.
 
-    Two objects with the same seed draw the same sequence; in a loading process the sequence depends on torch's
-    seed of that process as well, so that workers and epochs differ.
+    Draws follow from `seed` and torch's seed; a training seeds torch for every case that it draws
+    (`reg_bench.training_order`). Several calls under one seed draw a sequence.
 
     Args:
         gamma: largest absolute logarithm of the exponent of the intensities.
@@ -100,11 +99,12 @@ class Augmentation(PairTransform):
         draw = self._generator()
         return collate_pairs([self._element(single, draw) for single in pair.split()])
 
+    def restart(self) -> None:
+        self._drawn_for = ()
+
     def _generator(self) -> np.random.Generator:
-        """The generator of this process: workers must not repeat each other, nor an epoch the one before."""
-        worker = get_worker_info()
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        key = (self.seed, rank, -1 if worker is None else worker.seed)
+        """The generator that belongs to torch's seed of the moment."""
+        key = (self.seed, torch.initial_seed())
         if key != self._drawn_for:
             self._drawn_for, self._draw = key, random_generator("augmentation", *key)
         return self._draw

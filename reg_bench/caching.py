@@ -33,7 +33,14 @@ Load = Callable[[Record], RegistrationPair]
 
 
 class PairTransform(ABC):
-    """Whatever makes one pair of another, such as an augmentation; settings name it by its `class_path`."""
+    """Whatever makes one pair of another, such as an augmentation; settings name it by its `class_path`.
+
+    In a training the random states of Python, NumPy and torch are seeded anew for every pair, so what is drawn from
+    them is the same in any process and after a restart.
+    """
+
+    def restart(self) -> None:  # noqa: B027 (nothing to do without a generator of one's own)
+        """Called before every pair of a training: a generator of one's own begins anew, from torch's seed."""
 
     @abstractmethod
     def __call__(self, pair: RegistrationPair) -> RegistrationPair:
@@ -137,7 +144,6 @@ def cached_dataset(
     cache: str = "none",
     cache_dir: str | os.PathLike[str] | None = None,
     configuration: Mapping[str, Any] | None = None,
-    after: PairTransform | None = None,
 ) -> Dataset:
     """A MONAI dataset of pairs.
 
@@ -147,13 +153,12 @@ def cached_dataset(
         cache: `none`; `memory`, each case kept when first used (so that a case that cannot be loaded fails
             alone); `disk`, in `cache_dir`.
         configuration: what, beside the record, decides the pair; part of the key of the disk cache.
-        after: applied to every pair behind the cache, each time it is drawn (augmentation).
 
     Raises:
         DataError: an unknown cache, or a disk cache without folder.
     """
     # Plain functions are no `Transform`s: MONAI runs them behind the cache, on a copy of what it holds.
-    pipeline = Pipeline([LoadCase(load), unpack] if after is None else [LoadCase(load), unpack, after])
+    pipeline = Pipeline([LoadCase(load), unpack])
     if cache == "none":
         return Dataset(records, pipeline)
     if cache == "memory":

@@ -12,7 +12,7 @@ import inspect
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,6 +25,7 @@ from reg_bench.caching import PairTransform, cached_dataset
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.splits import SPLITS, Split
 from reg_bench.survey import Record, Survey, subjects_of
+from reg_bench.training_order import TrainingCases, TrainingOrder, shuffled
 from reg_bench.types import ImageSequence, RegistrationPair, collate_pairs
 
 # Arguments that decide how cases are delivered or where they are found, but not what they are.
@@ -248,14 +249,13 @@ class RegistrationDataModule(LightningDataModule, ABC):
                 values[argument] = getattr(self, kept)
         return values
 
-    def _cached(self, records: Sequence[Record], *, augmented: bool = False) -> Dataset:
+    def _cached(self, records: Sequence[Record]) -> Dataset:
         return cached_dataset(
             records,
             self.load,
             cache=self.cache,
             cache_dir=self.cache_dir,
             configuration={"dataset": self.name, "version": self.version, **self.configuration()},
-            after=self.augmentation if augmented else None,
         )
 
     def checksum(self) -> str:
@@ -272,19 +272,36 @@ class RegistrationDataModule(LightningDataModule, ABC):
             content.append({k: _portable(v) for k, v in entry.items()})
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    def _loader(self, split: Split, *, shuffle: bool = False) -> DataLoader[RegistrationPair]:
+    def _loader(self, split: Split) -> DataLoader[RegistrationPair]:
+        """The cases of a split in order."""
         self.case_ids(split)
         return DataLoader(
-            self._cached(list(self.records(split)), augmented=split == "train"),
+            self._cached(list(self.records(split))),
             batch_size=self.batch_size,
-            shuffle=shuffle,
             num_workers=self.num_workers,
-            collate_fn=_collate_for_training if split == "train" else collate_pairs,
+            collate_fn=collate_pairs,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _training_loader(
+        self, cases: Any, order: Callable[[int], Sequence[int]], length: int, batch_size: int | None = None
+    ) -> DataLoader[RegistrationPair]:
+        """Augmented cases in an order that is a function of the epoch; see `reg_bench.training_order`."""
+        batch_size = batch_size or self.batch_size
+        return DataLoader(
+            TrainingCases(cases, self.augmentation, self.seed),
+            batch_size=batch_size,
+            sampler=TrainingOrder(order, length, batch_size, lambda: self.trainer),
+            num_workers=self.num_workers,
+            collate_fn=_collate_for_training,
             persistent_workers=self.num_workers > 0,
         )
 
     def train_dataloader(self) -> DataLoader[RegistrationPair]:
-        return self._loader("train", shuffle=True)
+        """The training cases, augmented, each once in an epoch, in an order that follows from seed and epoch."""
+        length = len(self.case_ids("train"))
+        cases = self._cached(list(self.records("train")))
+        return self._training_loader(cases, shuffled(self.seed, length, self.name), length)
 
     def val_dataloader(self) -> DataLoader[RegistrationPair]:
         return self._loader("val")
