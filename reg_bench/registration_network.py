@@ -21,12 +21,14 @@ class LevelFlow:
         affine: `(B, D, *S_l)`, the field of the affine step alone in the same unit, where there is one.
         affine_input: `(B, D, *S_l)`, the field that the affine step was applied to.
         matrix: `(B, D, D + 1)`, the affine step as an offset from the identity, in normalised coordinates.
+        velocity: `(B, D, *S_l)`, the stationary velocity that `u` is the exponential of, where there is one.
     """
 
     u: Tensor
     affine: Tensor | None = None
     affine_input: Tensor | None = None
     matrix: Tensor | None = None
+    velocity: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class NetworkOutput:
     Attributes:
         u: `(B, D, *S)`, pull-back displacement in voxels of the fixed grid.
         levels: from the finest to the coarsest; a network without levels has the one.
-        velocity: `(B, D, *S_v)`, the stationary velocity that `u` comes from, where there is one; its mean where the network is
-            probabilistic.
+        velocity: `(B, D, *S_v)`, the stationary velocity that `u` comes from, where there is one; its mean where the
+            network is probabilistic.
         log_variance: `(B, D, *S_v)`, of the velocity, where the network is probabilistic.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from reg_bench.registration_network import NetworkOutput
@@ -44,7 +45,9 @@ class RegistrationLoss(nn.Module):
         Raises:
             ValueError: none applies.
         """
-        found = {name: term(output, pair) for name, term in self.terms.items()}
+        # Mixed precision is for layers: sums over a whole image need all digits.
+        with torch.autocast(output.u.device.type, enabled=False):
+            found = {name: term(output, pair) for name, term in self.terms.items()}
         values = {name: value for name, value in found.items() if value is not None}
         if not values:
             raise ValueError(f"{', '.join(pair.case_ids)}: none of the terms {', '.join(found)} applies to this pair")
