@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from reg_bench.field import sample
+from reg_bench.coarse_threads import coarse_threads
 from reg_bench.method import Estimate, SequenceModule
 from reg_bench.sparse_to_dense import Interpolation, ThinPlateInterpolation
 from reg_bench.tracking import (
@@ -72,8 +72,6 @@ class Tracking(SequenceModule):
         interpolation: from points to the field; `None`: thin-plate splines.
         neighbours: with how many a point is compared; 0 for no comparison.
         consistency_voxels: difference from what the neighbours say at which the confidence halves.
-        corrections: times that what the field misses at the points is interpolated and added, for interpolations that
-            smooth. Each takes as long as the first interpolation.
         predict: whether a point is searched where its velocity would have brought it, instead of where it was.
         missing: the field of a frame that was not acquired: `hold` the last, or carry on with its `velocity`.
         recovery: what happens to points that were not believed for `patience` frames: nothing (`off`, as in the paper);
@@ -91,7 +89,6 @@ class Tracking(SequenceModule):
         interpolation: Interpolation | None = None,
         neighbours: int = 12,
         consistency_voxels: float = 2.0,
-        corrections: int = 0,
         predict: bool = False,
         missing: Literal["hold", "velocity"] = "hold",
         recovery: Recovery = "off",
@@ -104,15 +101,13 @@ class Tracking(SequenceModule):
                 "tracking: neighbours must be at least 0, consistency_voxels positive, patience at least 1 and "
                 f"least_confidence in 0..1, got {neighbours}, {consistency_voxels}, {patience} and {least_confidence}"
             )
-        if corrections < 0:
-            raise ValueError(f"tracking: corrections must be at least 0, got {corrections}")
         if recovery != "off" and neighbours < 3:
             raise ValueError(f"tracking: recovery {recovery!r} needs at least 3 neighbours, got {neighbours}")
         self.selection = MaskDensity() if selection is None else selection
         self.tracker = CorrelationFilterTracker() if tracker is None else tracker
         self.interpolation = ThinPlateInterpolation(1.0, 0.1) if interpolation is None else interpolation
         self.neighbours, self.consistency_voxels = neighbours, consistency_voxels
-        self.corrections, self.predict, self.missing = corrections, predict, missing
+        self.predict, self.missing = predict, missing
         self.recovery, self.patience, self.least_confidence = recovery, patience, least_confidence
 
     def start(
@@ -154,6 +149,11 @@ class Tracking(SequenceModule):
             ahead = 0.0 if self.missing == "hold" else time_s - state.seen_s
             return state, self._estimate(state, ahead)
         image = state.scale.apply(_matching(frame, state))
+        with coarse_threads(image.device):
+            return self._stepped(state, image, time_s)
+
+    def _stepped(self, state: TrackingState, image: Tensor, time_s: float) -> tuple[TrackingState, Estimate]:
+        """The step to an image that was acquired."""
         repeated = (image == state.frame).flatten(1).all(dim=1)
         if bool(repeated.all()):
             state = replace(state, seen_s=time_s, now_s=time_s)
@@ -214,12 +214,8 @@ class Tracking(SequenceModule):
         positions = state.positions + state.velocity * ahead_s
         values = state.points - positions
         dense = self.interpolation(positions, values, state.confidence, state.shape)
-        u = dense.u
-        for _ in range(self.corrections):
-            missed = values - sample(u, positions)
-            u = u + self.interpolation(positions, missed, state.confidence, state.shape).u
         confidence = None if dense.confidence is None else dense.confidence.clamp(0, 1)
-        return Estimate(DisplacementField(u), confidence=confidence)
+        return Estimate(DisplacementField(dense.u), confidence=confidence)
 
 
 def _inside(points: Tensor, image: Tensor) -> Tensor:

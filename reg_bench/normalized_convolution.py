@@ -124,11 +124,22 @@ class NormalizedConv(nn.Module):
         """The positive weights `(C', C, *k)`."""
         return F.softplus(self.weight, beta=BETA)
 
+    @property
+    def shares(self) -> Tensor:
+        """The weights `(C', C, k)` divided by their sum for each output channel.
+
+        What is convolved with them as it is, in values times confidence as in confidence, is values times confidence
+        and confidence of the result, since `x' c' = conv(x c, w) / conv(c, w) * conv(c, w) / sum(w)`: through several
+        layers there is one division, at the end. A bias adds itself times the confidence.
+        """
+        kernel = self.kernel
+        return kernel / kernel.flatten(1).sum(dim=1).reshape(-1, *(1,) * (kernel.ndim - 1))
+
     def forward(self, values: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
         """Values and confidence as of `normalized_convolution`."""
-        return normalized_convolution(values, confidence, self.kernel, self._bias_if_any())
+        return normalized_convolution(values, confidence, self.kernel, self.bias_if_any())
 
-    def _bias_if_any(self) -> Tensor | None:
+    def bias_if_any(self) -> Tensor | None:
         """The bias; `None` where it is 0 and nobody asks for its gradient, which saves passes over the image."""
         if self.bias is None or needs_graph(self.bias) or bool(self.bias.any()):
             return self.bias

@@ -105,7 +105,7 @@ class Band:
         decay = torch.exp(-(first[:, None].square() + second[None].square()) * (sigma**2 / 2))
         return torch.complex(height * decay, torch.zeros_like(decay))
 
-    def grid(self, spectrum: Tensor, radius: int, step: float = 1.0) -> Tensor:
+    def grid(self, spectrum: Tensor, radius: float, step: float = 1.0) -> Tensor:
         """Values `(..., 2 n + 1, 2 n + 1)` of the signal up to `radius = n step` pixels from the centre."""
         count = int(radius / step)
         places = torch.arange(-count, count + 1, dtype=spectrum.real.dtype, device=spectrum.device) * step

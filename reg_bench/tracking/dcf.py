@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from reg_bench.tracking.band import Band
+from reg_bench.coarse_threads import side_by_side
 from reg_bench.tracking.confidence import Confidence
 from reg_bench.tracking.correlation_filter import blend, energy, numerator, respond
 from reg_bench.tracking.features import Features, GradientFeatures
 from reg_bench.tracking.patches import Augmentation, default_augmentations
-from reg_bench.tracking.samples import Sampler, blocks
+from reg_bench.tracking.samples import bands, blocks
 from reg_bench.tracking.search import flattened, locate
 from reg_bench.tracking.tracker import PointTracker, Tracks, chosen
 
@@ -54,8 +55,10 @@ class CorrelationFilterTracker(PointTracker):
         anchor: share of the filter of the reference in every response, against drift; 0 for none.
         radius: largest motion between two frames, in pixels along each axis.
         refinements: searches around what was found, finer than pixels, after the wide one; at least 1.
-        size: pixels of the transformed square, even, at least `patch * search`.
-        limit: highest frequency, in periods per `size`.
+        size: pixels of the transformed square, at least `patch * search`, a multiple of `2 * decimation`.
+        limit: highest frequency, in periods per `size`, below `size / (2 * decimation)`.
+        decimation: pixels along each axis whose features are averaged before they are compared: frequencies that are
+            not used need no pixels of their own. Points are found between the pixels as before.
         augmentations: of the reference, for the first filter; `None`: those of `default_augmentations`.
         confidence: from peak-to-sidelobe ratios.
     """
@@ -74,6 +77,7 @@ class CorrelationFilterTracker(PointTracker):
         refinements: int = 1,
         size: int = 48,
         limit: int = 12,
+        decimation: int = 1,
         augmentations: Sequence[Augmentation] | None = None,
         confidence: Confidence | None = None,
     ) -> None:
@@ -86,8 +90,7 @@ class CorrelationFilterTracker(PointTracker):
             raise ValueError(f"CorrelationFilterTracker: radius must lie in 1..{size // 2 - 1}, got {radius}")
         super().__init__()
         self.features = GradientFeatures() if features is None else features
-        self.wide = Band(size, limit, patch * search)
-        self.sampler = Sampler(Band(size, limit, patch * window), self.features)
+        self.sampler, self.wide = bands(self.features, size, limit, decimation, patch * window, patch * search)
         self.label_sigma, self.lam = label_sigma, lam
         self.learning_rate, self.anchor = learning_rate, anchor
         self.radius, self.refinements = radius, refinements
@@ -97,8 +100,9 @@ class CorrelationFilterTracker(PointTracker):
     def start(self, reference: Tensor, points: Tensor) -> FilterState:
         """See `PointTracker.start`: filters of unchanged and augmented patches, averaged by their weights."""
         maps = self.sampler.maps(reference)
-        flat, cases = flattened(points)
-        parts = [self._first(reference, maps, cases[b], flat[b]) for b in blocks(len(flat), flat.device)]
+        flat, cases = flattened(self.sampler.to_maps(points))
+        within = blocks(len(flat), flat.device)
+        parts = side_by_side([partial(self._first, reference, maps, cases[b], flat[b]) for b in within])
         above, below = (torch.cat(x) for x in zip(*parts, strict=True))
         return FilterState(points, above, below, above, below)
 
@@ -113,7 +117,7 @@ class CorrelationFilterTracker(PointTracker):
     def label(self, like: Tensor, offset: Tensor) -> Tensor:
         """The spectra `(M, 2 m + 1, m + 1)` of the wished responses, highest at `offset (M, 2)` from the centre."""
         band = self.sampler.band
-        return band.shifted(band.gaussian(self.label_sigma, like), offset)
+        return band.shifted(band.gaussian(self.label_sigma / self.sampler.decimation, like), offset)
 
     def step(self, state: FilterState, frame: Tensor, expected: Tensor | None = None) -> tuple[FilterState, Tracks]:
         """See `PointTracker.step`: wide search, refinement, and an update as fast as the confidence allows."""
@@ -140,9 +144,13 @@ class CorrelationFilterTracker(PointTracker):
     ) -> tuple[Tensor, Tensor]:
         above, below = torch.empty_like(state.numerators), torch.empty_like(state.energies)
         label = self.label(state.numerators, offsets)
-        for block, sample in zip(blocks(len(rate), rate.device), samples, strict=True):
+
+        def renew(block: slice, sample: Tensor) -> None:
             above[block] = blend(state.numerators[block], numerator(sample, label[block]), rate[block])
             below[block] = blend(state.energies[block], energy(sample), rate[block])
+
+        parts = blocks(len(rate), rate.device)
+        side_by_side([partial(renew, block, sample) for block, sample in zip(parts, samples, strict=True)])
         return above, below
 
     def moved(self, state: FilterState, which: Tensor, positions: Tensor, relearn: bool) -> FilterState:

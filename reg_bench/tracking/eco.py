@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from reg_bench.tracking.band import Band
 from reg_bench.tracking.confidence import Confidence
 from reg_bench.tracking.continuous import interpolation_spectrum
 from reg_bench.tracking.correlation_filter import respond
@@ -17,7 +16,7 @@ from reg_bench.tracking.filter_solver import Descent, FilterSystem, begin, desce
 from reg_bench.tracking.patches import Augmentation, default_augmentations
 from reg_bench.tracking.projection import FirstFrame, principal_projection, project
 from reg_bench.tracking.sample_memory import SampleMemory
-from reg_bench.tracking.samples import Sampler, blocks, scaled
+from reg_bench.tracking.samples import bands, blocks, scaled
 from reg_bench.tracking.search import flattened, locate
 from reg_bench.tracking.spatial_penalty import SpatialPenalty
 from reg_bench.tracking.tracker import PointTracker, Tracks, chosen
@@ -72,8 +71,10 @@ class EcoTracker(PointTracker):
         projection_weight: of the squared projection in them.
         radius: largest motion between two frames, in pixels along each axis.
         refinements: searches around what was found, finer than pixels, after the wide one; at least 1.
-        size: pixels of the transformed square, even, at least `patch * search`.
-        limit: highest frequency, in periods per `size`.
+        size: pixels of the transformed square, at least `patch * search`, a multiple of `2 * decimation`.
+        limit: highest frequency, in periods per `size`, below `size / (2 * decimation)`.
+        decimation: pixels along each axis whose features are averaged before they are compared: frequencies that are
+            not used need no pixels of their own. Points are found between the pixels as before.
         augmentations: of the reference; `None`: those of `default_augmentations`.
         confidence: from peak-to-sidelobe ratios.
     """
@@ -99,6 +100,7 @@ class EcoTracker(PointTracker):
         refinements: int = 1,
         size: int = 48,
         limit: int = 12,
+        decimation: int = 1,
         augmentations: Sequence[Augmentation] | None = None,
         confidence: Confidence | None = None,
     ) -> None:
@@ -118,9 +120,8 @@ class EcoTracker(PointTracker):
             raise ValueError(f"EcoTracker: radius must lie in 1..{size // 2 - 1}, got {radius}")
         self.features = GradientFeatures() if features is None else features
         self.channels = channels
-        self.wide = Band(size, limit, patch * search)
-        self.band = Band(size, limit, patch * window)
-        self.sampler = Sampler(self.band, self.features)
+        self.sampler, self.wide = bands(self.features, size, limit, decimation, patch * window, patch * search)
+        self.band = self.sampler.band
         self.penalty = SpatialPenalty(self.band, penalty_least, penalty_edge)
         self.label_sigma, self.learning_rate, self.places = label_sigma, learning_rate, memory
         self.update_every, self.iterations, self.first_iterations = update_every, iterations, first_iterations
@@ -132,7 +133,7 @@ class EcoTracker(PointTracker):
     def start(self, reference: Tensor, points: Tensor) -> EcoState:
         """See `PointTracker.start`: projection, memory and filter from unchanged and augmented patches."""
         maps = self.sampler.maps(reference)
-        flat, cases = flattened(points)
+        flat, cases = flattened(self.sampler.to_maps(points))
         parts = [self._learned(reference, maps, cases[b], flat[b]) for b in blocks(len(flat), flat.device)]
         projection = torch.cat([p for p, _ in parts])
         memory = _joined([m for _, m in parts])
@@ -168,7 +169,7 @@ class EcoTracker(PointTracker):
         return first.refined(filters, projection, self.refine, 10)[1]
 
     def _label(self, like: Tensor) -> Tensor:
-        return self.band.gaussian(self.label_sigma, like)
+        return self.band.gaussian(self.label_sigma / self.sampler.decimation, like)
 
     def _continuous(self, sample: Tensor) -> Tensor:
         return scaled(sample, interpolation_spectrum(self.band, sample))

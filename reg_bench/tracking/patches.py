@@ -72,13 +72,16 @@ def default_augmentations(weight: float = 0.1) -> tuple[Augmentation, ...]:
     return (*turned, *scaled, *shifted, Augmentation(blur=1.0, weight=weight))
 
 
-def augmented(images: Tensor, cases: Tensor, points: Tensor, size: int, how: Augmentation) -> Tensor:
+def augmented(
+    images: Tensor, cases: Tensor, points: Tensor, size: int, how: Augmentation, origin: float = 0.0
+) -> Tensor:
     """Changed patches `(M, C, size, size)` of `images (B, C, H, W)`, with the points at their centres plus the shift.
 
     Args:
         cases, points: as for `cut`.
+        origin: where the point lies from the pixel `size / 2` of a patch, along each axis.
     """
-    places = torch.arange(size, dtype=points.dtype, device=points.device) - size // 2
+    places = torch.arange(size, dtype=points.dtype, device=points.device) - (size // 2 + origin)
     grid = torch.stack(torch.meshgrid(places, places, indexing="ij"), dim=-1).reshape(-1, 2)
     moved = (grid - grid.new_tensor(how.shift)) @ _matrix(how).to(grid).T
     patches = images.new_empty(len(points), images.shape[1], size, size)

@@ -8,33 +8,37 @@ from torch import Tensor
 from reg_bench.tracking.band import Band
 
 
-def find_peak(band: Band, response: Tensor, radius: int, newton_steps: int = 3) -> tuple[Tensor, Tensor]:
+def find_peak(
+    band: Band, response: Tensor, radius: float, newton_steps: int = 3, step: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Where the responses are highest, and their peak-to-sidelobe ratios.
 
-    The highest pixel, then Newton's method on the Fourier series (Danelljan et al., ECCV 2016, section 3.5); a step
-    that would leave the surroundings of that pixel, or from where the response is not concave, is not taken.
+    The highest pixel (or place, by `step`), then Newton's method on the Fourier series (Danelljan et al., ECCV 2016,
+    section 3.5); a step that would leave the surroundings of that pixel, or from where the response is not concave, is
+    not taken.
 
     Args:
         response: spectra `(M, 2 m + 1, m + 1)`.
         radius: distance from the centre, per axis, up to which is searched.
         newton_steps: 0 leaves the highest pixel.
+        step: distance of the places that are compared first, in pixels.
 
     Returns:
         offsets `(M, 2)` from the centre in pixels, and ratios `(M,)`.
     """
-    values = band.grid(response, radius)
+    values = band.grid(response, radius, step)
     edge = values.shape[-1]
     index = values.flatten(1).argmax(dim=1)
     first, second = index // edge, index % edge
-    coarse = torch.stack((first, second), dim=1).to(values.dtype) - radius
+    coarse = torch.stack((first - edge // 2, second - edge // 2), dim=1).to(values.dtype) * step
     fine = coarse
     for _ in range(newton_steps):
         _, gradient, bend = band.derivatives(response, fine)
-        fine = _stepped(fine, coarse, gradient, bend)
+        fine = _stepped(fine, coarse, gradient, bend, step)
     return fine, sidelobe_ratio(values, first, second)
 
 
-def _stepped(fine: Tensor, coarse: Tensor, gradient: Tensor, bend: Tensor) -> Tensor:
+def _stepped(fine: Tensor, coarse: Tensor, gradient: Tensor, bend: Tensor, most: float) -> Tensor:
     """One Newton step of those that can take one."""
     a, b, c = bend[:, 0, 0], bend[:, 0, 1], bend[:, 1, 1]
     determinant = a * c - b * b
@@ -42,7 +46,7 @@ def _stepped(fine: Tensor, coarse: Tensor, gradient: Tensor, bend: Tensor) -> Te
     safe = torch.where(concave, determinant, torch.ones_like(determinant))
     step = torch.stack((c * gradient[:, 0] - b * gradient[:, 1], a * gradient[:, 1] - b * gradient[:, 0]), dim=1)
     moved = fine - step / safe[:, None]
-    near = ((moved - coarse).abs() <= 1).all(dim=1)
+    near = ((moved - coarse).abs() <= most).all(dim=1)
     return torch.where((concave & near)[:, None], moved, fine)
 
 

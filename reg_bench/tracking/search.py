@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from reg_bench.coarse_threads import side_by_side
 from reg_bench.tracking.band import Band
 from reg_bench.tracking.peak import find_peak
 from reg_bench.tracking.samples import Sampler, blocks
@@ -24,7 +26,7 @@ class Found:
     Attributes:
         points: `(M, 2)` voxels.
         ratios: `(M,)` peak-to-sidelobe ratios of the wide search.
-        offsets: `(M, 2)`, where the points lie from the centres of the samples.
+        offsets: `(M, 2)`, where the points lie from the centres of the samples, in pixels of the sampler's maps.
         samples: of the second search, one tensor `(m, K, ...)` per block, centred on the pixels nearest to the points
             of the first; the filter can learn from them.
     """
@@ -68,16 +70,25 @@ def locate(
     maps = sampler.maps(frame)
     last = frame.new_tensor(frame.shape[2:]) - 1
     flat, cases = flattened(start)
-    points, ratios = torch.minimum(flat.clamp(min=0), last), flat[:, 0]
-    parts = blocks(len(flat), flat.device)
+    points, ratios = sampler.to_maps(torch.minimum(flat.clamp(min=0), last)), flat[:, 0]
+    lowest, highest, step = sampler.to_maps(torch.zeros_like(last)), sampler.to_maps(last), 1 / sampler.decimation
+    within = blocks(len(flat), flat.device)
     offsets, kept = flat, []
     for turn in range(refinements + 1):
-        here = points
+        window, reach = (None, _NEAR * step) if turn else (wide, radius * step)
+
         # Blocks are sampled and answered at once, while they are in the cache.
-        pairs = [respond(b, sampler.around(maps, cases[b], here[b], None if turn else wide)) for b in parts]
-        response = torch.cat([response for response, _ in pairs])
-        found, ratio = find_peak(sampler.band, response, radius if turn == 0 else _NEAR)
-        points = torch.minimum((here.round() + found).clamp(min=0), last)
+        def answered(
+            b: slice, here: Tensor = points, window: Band | None = window, reach: float = reach
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            response, kept = respond(b, sampler.around(maps, cases[b], here[b], window))
+            return *find_peak(sampler.band, response, reach, step=step), kept
+
+        parts = side_by_side([partial(answered, b) for b in within])
+        found, ratio = (torch.cat([part[k] for part in parts]) for k in (0, 1))
+        # Of what was cut, which lies in the maps; as in `Sampler.around`.
+        centres = torch.minimum(points.round().clamp(min=0), sampler.last(maps))
+        points = torch.minimum(torch.maximum(centres + found, lowest), highest)
         ratios = ratio if turn == 0 else ratios
-        offsets, kept = points - here.round(), [sample for _, sample in pairs]
-    return Found(points, ratios, offsets, kept)
+        offsets, kept = points - centres, [sample for _, _, sample in parts]
+    return Found(sampler.to_image(points), ratios, offsets, kept)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from reg_bench.errors import ConfigError
-from reg_bench.field import identity_grid
+from reg_bench.field import identity_grid, sample
 from reg_bench.sparse_to_dense import NormalizedConvolution, end_point_error
-from reg_bench.sparse_to_dense.network import doubled, halved
+from reg_bench.sparse_to_dense.network import at_chosen, doubled, halved
 
 
 def network(bias: bool = False, trend: float | None = None, **settings: int) -> NormalizedConvolution:
@@ -37,17 +37,72 @@ def test_number_of_parameters_is_the_paper_s() -> None:
 
 def test_halving_keeps_the_most_confident_by_hand() -> None:
     c = torch.tensor([[[[0.1, 0.9, 0.0, 0.0], [0.3, 0.2, 0.0, 0.0]], [[0.5, 0.1, 0.2, 0.3], [0.1, 0.8, 0.4, 0.1]]]])
-    x = torch.arange(16.0).reshape(1, 1, 2, 2, 4)
-    values, confidence = halved(x, c)
-    assert values.flatten().tolist() == [1.0, 2.0, 13.0, 14.0]
+    x = torch.arange(16.0).reshape(1, 2, 2, 4)
+    confidence, chosen = halved(c)
+    assert at_chosen(x, chosen).flatten().tolist() == [1.0, 2.0, 13.0, 14.0]
     torch.testing.assert_close(confidence, torch.tensor([[[[0.9, 0.0]], [[0.8, 0.4]]]]) / 4)
-    # In 3-D a block has eight voxels; the components choose alike.
+    # In 3-D a block has eight voxels.
     c = torch.rand(2, 3, 2, 4, 6)
-    x = torch.stack((c, -c), dim=1)
-    values, confidence = halved(x, c)
-    torch.testing.assert_close(values[:, 0], confidence * 8)
-    torch.testing.assert_close(values[:, 1], -confidence * 8)
-    assert values.shape == (2, 2, 3, 1, 2, 3)
+    confidence, chosen = halved(c)
+    torch.testing.assert_close(at_chosen(c, chosen), confidence * 8)
+    assert confidence.shape == (2, 3, 1, 2, 3)
+
+
+def layer_by_layer(net: NormalizedConvolution, values: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
+    """The network as it is defined: a normalised convolution, with its division, for every layer."""
+    first, second, third, fourth, fifth, sixth, seventh = net.layers
+
+    def smaller(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        largest, chosen = halved(c)
+        return at_chosen(x, chosen), largest
+
+    x, c = third(*second(*first(values, confidence)))
+    passed = []
+    for _ in range(net.levels - 1):
+        passed.append((x, c))
+        x, c = third(*second(*smaller(x, c)))
+    for finer_x, finer_c in reversed(passed):
+        x = torch.cat((finer_x, doubled(x, net.dims)), dim=1)
+        c = torch.cat((finer_c, doubled(c, net.dims)), dim=1)
+        x, c = fifth(*fourth(x, c))
+    return seventh(*sixth(x, c))
+
+
+@pytest.mark.parametrize("count", [5, 400])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(64, 96), (16, 24, 16)])
+def test_one_division_at_the_end_is_one_after_every_layer(count: int, bias: bool, shape: tuple[int, ...]) -> None:
+    net = network(bias=bias, dims=len(shape), levels=3)
+    if bias:
+        for layer in net.layers:
+            torch.nn.init.uniform_(layer.bias, -0.3, 0.3)
+    g = torch.Generator().manual_seed(1)
+    confidence = torch.zeros(2, 1, *shape)
+    for case in confidence.flatten(1):
+        # Some points lie at the border, where every layer meets zeros.
+        case[torch.randperm(len(case), generator=g)[:count]] = torch.rand(count, generator=g) + 0.1
+    confidence[:, :, 0, 1], confidence[:, :, -1, -1] = 0.7, 0.4
+    values = torch.randn(2, len(shape), *shape, generator=g) * (confidence > 0)
+    with torch.inference_mode():
+        field = net.filled(values, confidence)
+        for axis in range(len(shape)):
+            expected, passed_on = layer_by_layer(net, values[:, axis : axis + 1], confidence)
+            torch.testing.assert_close(field.u[:, axis : axis + 1], expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(field.confidence, passed_on, rtol=1e-4, atol=1e-7)
+    # With and without gradients, dense or by stamps.
+    learned = net.filled(values, confidence)
+    assert learned.u.requires_grad
+    torch.testing.assert_close(learned.u, field.u, rtol=1e-4, atol=1e-5)
+
+
+def test_corrections_bring_the_field_nearer_to_the_points() -> None:
+    points, _, confidence = scattered(60, 64, 64)
+    waves = torch.stack((3 * torch.sin(points[..., 0] / 6), 2 * torch.cos(points[..., 1] / 7)), dim=2)
+    missed = []
+    for corrections in (0, 1, 2):
+        field = NormalizedConvolution("nconv", corrections=corrections)(points, waves, confidence, (64, 64))
+        missed.append((sample(field.u, points) - waves).square().mean().sqrt().item())
+    assert missed[2] < 0.9 * missed[1] < 0.81 * missed[0]
 
 
 def test_doubling() -> None:
@@ -175,7 +230,7 @@ def test_weights_from_files(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="levels must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="levels must be at least 1 and corrections at least 0, got 0 and 0"):
         NormalizedConvolution(None, levels=0)
     with pytest.raises(ValueError, match=r"confidence \(B, 1, \*S\), got \(1, 2, 8, 8\) and \(1, 2, 8, 8\)"):
         network().filled(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8))

@@ -12,6 +12,7 @@ from reg_bench.tracking import (
     Augmentation,
     Confidence,
     CorrelationFilterTracker,
+    EcoTracker,
     Features,
     GradientFeatures,
     NetworkFeatures,
@@ -19,6 +20,7 @@ from reg_bench.tracking import (
     respond,
     ridge_filter,
 )
+from reg_bench.tracking.samples import decimated
 
 POINTS = RegularGrid(16.0)
 
@@ -248,3 +250,30 @@ def test_bad_settings_are_named() -> None:
 def test_features_have_one_abstract_parent() -> None:
     assert issubclass(NetworkFeatures, Features)
     assert issubclass(GradientFeatures, Features)
+
+
+@pytest.mark.parametrize("tracker", [CorrelationFilterTracker, EcoTracker])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.3, -0.6), (4.5, 7.25), (-8.4, 9.6)])
+def test_averaged_pixels_find_smooth_content_between_pixels(
+    tracker: type[CorrelationFilterTracker | EcoTracker], shift: tuple[float, float]
+) -> None:
+    followed = tracker(decimation=2, limit=11, augmentations=[])
+    points = torch.tensor([[[40.3, 41.0], [55.0, 60.7], [48.5, 50.2]]])
+    _, tracks = followed.step(followed.start(scene(sigma=3.5), points), scene(shift, sigma=3.5))
+    error = tracks.positions - points - torch.tensor(shift)
+    # One refinement after a wide search leaves a little more where that was far.
+    assert error.abs().max() < (0.1 if max(map(abs, shift)) < 8 else 0.15)
+
+
+def test_decimation_weights_and_place_of_the_pixels() -> None:
+    ramp = torch.arange(12.0)[None, None, :, None].expand(1, 1, 12, 5)
+    for factor in (2, 3):
+        found = decimated(ramp, factor, 2)
+        inner = found[0, 0, 1:-1, 0]
+        assert found.shape == (1, 1, 12 // factor, 5)
+        expected = torch.arange(12 // factor)[1:-1] * factor + (factor - 1) / 2
+        torch.testing.assert_close(inner, expected)
+    odd = decimated(torch.ones(1, 2, 7, 5), 2, 3)
+    torch.testing.assert_close(odd, torch.ones(1, 2, 7, 3))
+    with pytest.raises(ValueError, match="multiple of 2 \\* decimation"):
+        CorrelationFilterTracker(size=50, decimation=2)
