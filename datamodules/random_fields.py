@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 from reg_bench.errors import ConfigError
 from reg_bench.random_diffeomorphisms import random_diffeomorphisms
 from reg_bench.sparse_to_dense.observation import EXACT, Observed, TrackerErrors, observe
+from reg_bench.training_order import LateLoader
 
 # Apart from the seeds of training, whatever the seed.
 _HELD_OUT = 1 << 20
@@ -169,4 +170,4 @@ class _Held(Dataset[Observed]):
 
 
 def _loader(dataset: Dataset[Observed], sampler: Sampler[int] | None = None, workers: int = 0) -> DataLoader[Observed]:
-    return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
+    return LateLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)

@@ -173,12 +173,10 @@ class LearnedRegistration(RegistrationModule):
         self.log_scores(batch, field, VALIDATED)
         if self.loss is not None:
             total, terms = self._loss(output, pair)
-            values = {"val/loss": total} | {f"val/{name}_loss": value for name, value in terms.items()}
-            self.log_dict(values, batch_size=batch.batch_size, sync_dist=True)
+            stage = "test" if self.trainer.testing else "val"
+            self.log(f"{stage}/loss", total, batch_size=batch.batch_size, sync_dist=True)
+            self.add_scores({f"{name}_loss": float(value) for name, value in terms.items()}, batch.batch_size)
         return field
-
-    def test_step(self, batch: RegistrationPair, batch_idx: int, dataloader_idx: int = 0) -> DisplacementField:
-        return self.validation_step(batch, batch_idx, dataloader_idx)
 
     def _loss(self, output: NetworkOutput, pair: RegistrationPair) -> tuple[Tensor, dict[str, Tensor]]:
         if self.loss is None:

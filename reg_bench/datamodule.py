@@ -25,7 +25,7 @@ from reg_bench.caching import PairTransform, cached_dataset
 from reg_bench.errors import ConfigError, DataError
 from reg_bench.splits import SPLITS, Split
 from reg_bench.survey import Record, Survey, subjects_of
-from reg_bench.training_order import TrainingCases, TrainingOrder, shuffled
+from reg_bench.training_order import LateLoader, TrainingCases, TrainingOrder, shuffled
 from reg_bench.types import ImageSequence, RegistrationPair, collate_pairs
 
 # Arguments that decide how cases are delivered or where they are found, but not what they are.
@@ -288,7 +288,7 @@ class RegistrationDataModule(LightningDataModule, ABC):
     ) -> DataLoader[RegistrationPair]:
         """Augmented cases in an order that is a function of the epoch; see `reg_bench.training_order`."""
         batch_size = batch_size or self.batch_size
-        return DataLoader(
+        return LateLoader(
             TrainingCases(cases, self.augmentation, self.seed),
             batch_size=batch_size,
             sampler=TrainingOrder(order, length, batch_size, lambda: self.trainer),

@@ -13,6 +13,10 @@ class ConfigError(RegBenchError, ValueError):
     """A suite, a method or an option that cannot be used as written."""
 
 
+class TrainingError(RegBenchError, RuntimeError):
+    """A training that cannot go on."""
+
+
 class MissingExtraError(RegBenchError, ImportError):
     """An optional package that a dataset or method needs is not installed; the text holds the pip command.
 

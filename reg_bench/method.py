@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from reg_bench.score_sums import ScoreSums
 from reg_bench.types import DisplacementField, ImageSequence, RegistrationPair
 
 
@@ -82,16 +83,37 @@ class RegistrationModule(LightningModule, ABC):
         self.log_scores(batch, field)
         return field
 
+    def test_step(self, batch: RegistrationPair, batch_idx: int, dataloader_idx: int = 0) -> DisplacementField:
+        """As in validation, logged as `test/<metric>`."""
+        return self.validation_step(batch, batch_idx, dataloader_idx)
+
     def log_scores(
         self, batch: RegistrationPair, field: DisplacementField, metrics: Sequence[str] | None = None
     ) -> None:
-        """Logs the strict metrics of `field`, all or those named, as `val/<metric>`."""
+        """Logs the strict metrics of `field`, all or those named, as `val/<metric>` or `test/<metric>`.
+
+        The mean is over all cases that have the metric, of all processes, at the end of the epoch.
+        """
         from reg_bench.metrics import score
 
         for element, single in zip(batch.split(), split_field(field), strict=True):
-            for value in score(element, single, profiles=("strict",), metrics=metrics):
-                if value.label == "all" and value.value is not None:
-                    self.log(f"val/{value.metric}", value.value, batch_size=1, sync_dist=True)
+            values = score(element, single, profiles=("strict",), metrics=metrics)
+            self.add_scores({v.metric: v.value for v in values if v.label == "all" and v.value is not None})
+
+    def add_scores(self, values: Mapping[str, float], cases: int = 1) -> None:
+        """Counts values of `cases` cases into the means that are logged at the end of the epoch."""
+        sums: ScoreSums = self.__dict__.setdefault("_scores", ScoreSums())
+        for name, value in values.items():
+            sums.add(name, value, cases)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs what `log_scores` gathered; whoever overrides this calls it."""
+        stage = "test" if self.trainer.testing else "val"
+        for metric, mean in self.__dict__.pop("_scores", ScoreSums()).means().items():
+            self.log(f"{stage}/{metric}", mean)
+
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()
 
 
 def _refusal(method: RegistrationModule | SequenceModule, case: Any, dimension: int) -> str | None:

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.loggers import CSVLogger
-from torch import Tensor
 
-from reg_bench.errors import ConfigError, RegBenchError
-
-
-class TrainingError(RegBenchError, RuntimeError):
-    """A training that cannot go on."""
-
-
-class StopOnNaN(Callback):
-    """Ends a training whose loss is not a number, before it spoils the parameters."""
-
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if not bool(torch.isfinite(loss.detach()).all()):
-            raise TrainingError(
-                f"the loss is {float(loss.detach().mean())} in step {trainer.global_step} (epoch "
-                f"{trainer.current_epoch}): look for values in the data that are not finite, or lower the rate; the "
-                "last checkpoint is from before"
-            )
+from reg_bench.errors import ConfigError
+from reg_bench.training_alarms import Alarms
+from reg_bench.training_callbacks import SeededSteps, StopOnNaN
+from reg_bench.training_panels import LOGGERS, make_loggers
+from reg_bench.training_progress import TimeLeft
 
 
 class SavedConfig(SaveConfigCallback):
@@ -44,7 +30,11 @@ class SavedConfig(SaveConfigCallback):
             self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+        checkpoint["config"] = self._text
+
+    @functools.cached_property
+    def _text(self) -> str:
+        return str(self.parser.dump(self.config, skip_none=False))
 
 
 class TrainingCLI(LightningCLI):
@@ -52,6 +42,8 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, help="folder of checkpoints, log and configuration")
+        loggers = f"where metrics go: some of {', '.join(LOGGERS)}, joined by commas"
+        parser.add_argument("--log", type=str, default="csv", help=loggers)
 
     def before_instantiate_classes(self) -> None:
         """Puts log and checkpoints below `--out`, unless the recipe has its own."""
@@ -60,7 +52,7 @@ class TrainingCLI(LightningCLI):
         config.trainer.default_root_dir = str(out)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer; what the recipe leaves open is a log in CSV and the checkpoint `last`."""
+        """The trainer; what the recipe leaves open is a log in CSV, the checkpoint `last`, and a line of progress."""
         asked = self.config_init[self.subcommand].trainer
         callbacks = list(asked.callbacks or [])
         if asked.enable_checkpointing is not False and not any(isinstance(c, ModelCheckpoint) for c in callbacks):
@@ -69,7 +61,12 @@ class TrainingCLI(LightningCLI):
             last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
             callbacks.append(last)
         if asked.logger is None:
-            kwargs["logger"] = CSVLogger(asked.default_root_dir, name="log")
+            names = [name.strip() for name in str(self.config[self.subcommand].log).split(",")]
+            kwargs["logger"] = make_loggers(names, Path(asked.default_root_dir))
+        if asked.enable_progress_bar is None:
+            # Lightning's own bar knows the time left of an epoch only, and fills logs with its steps.
+            kwargs["enable_progress_bar"] = False
+            callbacks.append(TimeLeft())
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
 
@@ -99,7 +96,7 @@ def run_training(command: str, words: Sequence[str]) -> None:
                 save_config_callback=SavedConfig,
                 save_config_kwargs={"save_to_log_dir": False},
                 seed_everything_default=0,
-                trainer_defaults={"callbacks": [StopOnNaN()]},
+                trainer_defaults={"callbacks": [SeededSteps(), StopOnNaN(), Alarms()]},
                 parser_kwargs={"exit_on_error": False, **parser},
                 args=arguments,
             )

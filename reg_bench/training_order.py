@@ -11,11 +11,11 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from reg_bench.protocol import case_seed, seed_everything
 from reg_bench.types import RegistrationPair
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
     from reg_bench.caching import PairTransform
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,16 @@ def _limited(batches: int, limit: float | int | None) -> int:
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+class LateLoader(DataLoader[T]):
+    """Asks for the first case when it is wanted, and not when the iteration is set up.
+
+    Lightning sets it up to count the steps of a schedule, before it knows where a run that goes on has been.
+    """
+
+    def __iter__(self) -> Iterator[T]:  # type: ignore[override]
+        yield from super().__iter__()
 
 
 class TrainingCases(Dataset[RegistrationPair]):
