@@ -55,11 +55,13 @@ class RegistrationNetwork(nn.Module, ABC):
     Attributes:
         dimension: 2 or 3.
         multiple: sizes of images that `forward` takes are multiples of this; whoever calls it pads.
+        least: sizes are not below this; whoever calls `forward` pads.
         channels: of each image.
     """
 
     dimension: int = 3
     multiple: int = 1
+    least: int = 1
     channels: int = 1
 
     @abstractmethod

@@ -81,10 +81,13 @@ def equation_1(supervised: bool) -> RegistrationLoss:
 
 
 def overfit(name: str, rate: float, seconds: float, steps: int, supervised: bool) -> None:
-    content = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["model"]["init_args"]["network"]
+    content = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["model"]["init_args"]
     torch.manual_seed(0)
-    network, (case, _) = RegistrationPyramid(**content.get("init_args", {})), pair()
-    optimizer, loss = torch.optim.Adam(network.parameters(), rate), equation_1(supervised)
+    network, (case, _) = RegistrationPyramid(**content["network"].get("init_args", {})), pair()
+    optimizer, loss = (
+        torch.optim.Adam(network.parameters(), rate or content["optimizer"]["rate"]),
+        equation_1(supervised),
+    )
     start, step, told = time.perf_counter(), 0, 0.0
     while (step < steps) if steps else (time.perf_counter() - start < seconds):
         output = network(case.fixed, case.moving)
@@ -109,7 +112,7 @@ def overfit(name: str, rate: float, seconds: float, steps: int, supervised: bool
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", nargs="+", default=["pyramid-lean"], help="recipes in benchmarks/training")
-    parser.add_argument("--rate", type=float, default=1e-3, help="of Adam")
+    parser.add_argument("--rate", type=float, default=0.0, help="of Adam; by default that of the recipe")
     parser.add_argument("--seconds", type=float, default=240.0)
     parser.add_argument("--steps", type=int, default=0, help="instead of a time")
     parser.add_argument("--unsupervised", action="store_true", help="without the labels")

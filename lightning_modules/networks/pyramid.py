@@ -88,6 +88,8 @@ class RegistrationPyramid(RegistrationNetwork):
                 f"0..{depth}, got {tuple(filters)}, {tuple(growth)}, {blocks} and {finest}"
             )
         self.dimension, self.channels, self.multiple = dimension, channels, 2**depth
+        # A single voxel has no extent that finer levels could share, nor a variance to be normalised by.
+        self.least = 2 * self.multiple
         self.finest, self.coarsest = finest, depth
         self.features = (
             LearnedFeatures(dimension, channels, filters, blocks, normalisation)
@@ -160,16 +162,15 @@ class RegistrationPyramid(RegistrationNetwork):
 
     def _check(self, fixed: Tensor, moving: Tensor) -> None:
         expected = (len(fixed), self.channels, *fixed.shape[2:])
-        least = 2 * self.multiple
         sizes = fixed.shape[2:]
         if (
             fixed.ndim != self.dimension + 2
             or tuple(fixed.shape) != expected
             or fixed.shape != moving.shape
-            or any(n % self.multiple or n < least for n in sizes)
+            or any(n % self.multiple or n < self.least for n in sizes)
         ):
             raise ValueError(
                 f"RegistrationPyramid: fixed and moving must be (B, {self.channels}, *spatial) of one shape with "
-                f"{self.dimension} axes that are multiples of {self.multiple} and at least {least}, "
+                f"{self.dimension} axes that are multiples of {self.multiple} and at least {self.least}, "
                 f"got {tuple(fixed.shape)} and {tuple(moving.shape)}"
             )
