@@ -4,6 +4,7 @@ the true displacement follow.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -163,6 +164,26 @@ class Augmentation(PairTransform):
                 values = tio.Blur(std=tuple(float(b) for b in blur))(values)
         values = values * (high - low) + low
         return (values[..., 0] if flat else values)[None].to(image)
+
+
+class Chain(PairTransform):
+    """One transform after the other.
+
+    Args:
+        transforms: in this order.
+    """
+
+    def __init__(self, transforms: Sequence[PairTransform]) -> None:
+        self.transforms = list(transforms)
+
+    def restart(self) -> None:
+        for transform in self.transforms:
+            transform.restart()
+
+    def __call__(self, pair: RegistrationPair) -> RegistrationPair:
+        for transform in self.transforms:
+            pair = transform(pair)
+        return pair
 
 
 def flipped(pair: RegistrationPair, axes: list[int]) -> RegistrationPair:

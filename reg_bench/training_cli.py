@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from reg_bench.datamodule import RegistrationDataModule
 from reg_bench.errors import ConfigError
 from reg_bench.training_alarms import Alarms
 from reg_bench.training_callbacks import SeededSteps, StopOnNaN
 from reg_bench.training_panels import LOGGERS, make_loggers
 from reg_bench.training_progress import TimeLeft
+
+# Of work that is lost at most when a process dies.
+CHECKPOINT_MINUTES = 5
 
 
 class SavedConfig(SaveConfigCallback):
@@ -54,12 +59,10 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer; what the recipe leaves open is a log in CSV, the checkpoint `last`, and a line of progress."""
         asked = self.config_init[self.subcommand].trainer
-        callbacks = list(asked.callbacks or [])
-        if asked.enable_checkpointing is not False and not any(isinstance(c, ModelCheckpoint) for c in callbacks):
+        callbacks = list(asked.callbacks if isinstance(asked.callbacks, list) else filter(None, [asked.callbacks]))
+        if asked.enable_checkpointing is not False:
             folder = Path(asked.default_root_dir) / "checkpoints"
-            # After every epoch, whether it was validated or not: whatever ends a run, it can go on from there.
-            last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-            callbacks.append(last)
+            callbacks += _checkpoints(callbacks, folder, self.config_init[self.subcommand].get("data"))
         if asked.logger is None:
             names = [name.strip() for name in str(self.config[self.subcommand].log).split(",")]
             kwargs["logger"] = make_loggers(names, Path(asked.default_root_dir))
@@ -68,6 +71,22 @@ class TrainingCLI(LightningCLI):
             kwargs["enable_progress_bar"] = False
             callbacks.append(TimeLeft())
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+
+def _checkpoints(callbacks: Sequence[Any], folder: Path, data: Any) -> list[ModelCheckpoint]:
+    """What saves `last`, unless the recipe does; those of the recipe that name no folder save there as well."""
+    own = [c for c in callbacks if isinstance(c, ModelCheckpoint)]
+    for checkpoint in own:
+        checkpoint.dirpath = checkpoint.dirpath or str(folder)
+    if any(c.filename == "last" or c.save_last for c in own):
+        return []
+    # After every epoch, whether it was validated or not: whatever ends a run, it can go on from there.
+    last = [ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)]
+    if isinstance(data, RegistrationDataModule):
+        # Its loaders go on in the middle of an epoch.
+        often = timedelta(minutes=CHECKPOINT_MINUTES)
+        last.append(ModelCheckpoint(folder, "last", train_time_interval=often, enable_version_counter=False))
+    return last
 
 
 def run_training(command: str, words: Sequence[str]) -> None:

@@ -112,6 +112,13 @@ class LateLoader(DataLoader[T]):
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
         yield from super().__iter__()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: where a training is follows from its step. Tells Lightning that it may go on within an epoch."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to do, see `state_dict`."""
+
 
 class TrainingCases(Dataset[RegistrationPair]):
     """The cases as they are drawn: each is loaded and augmented with random states of its own.
