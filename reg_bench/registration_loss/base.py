@@ -45,10 +45,15 @@ class RegistrationLoss(nn.Module):
         Raises:
             ValueError: none applies.
         """
+        values = self.applying(output, pair)
+        if not values:
+            names = ", ".join(self.terms)
+            raise ValueError(f"{', '.join(pair.case_ids)}: none of the terms {names} applies to this pair")
+        return sum(values.values(), output.u.new_zeros(())), values
+
+    def applying(self, output: NetworkOutput, pair: RegistrationPair) -> dict[str, Tensor]:
+        """Each term that applies to `pair`, by its name; perhaps none."""
         # Mixed precision is for layers: sums over a whole image need all digits.
         with torch.autocast(output.u.device.type, enabled=False):
             found = {name: term(output, pair) for name, term in self.terms.items()}
-        values = {name: value for name, value in found.items() if value is not None}
-        if not values:
-            raise ValueError(f"{', '.join(pair.case_ids)}: none of the terms {', '.join(found)} applies to this pair")
-        return sum(values.values(), output.u.new_zeros(())), values
+        return {name: value for name, value in found.items() if value is not None}
