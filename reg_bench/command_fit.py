@@ -26,7 +26,7 @@ recipes` names those that are shipped. Anything in it can be overridden:
 
   reg-bench fit nconv --out runs/nconv
   reg-bench fit nconv --out runs/nconv --trainer.max_epochs 300 --model.init_args.rate 0.005
-  reg-bench fit nconv --out runs/nconv --ckpt_path runs/nconv/checkpoints/last.ckpt     (goes on from there)
+  reg-bench fit nconv --out runs/nconv --ckpt_path last     (begins, or goes on from the newest checkpoint there)
   reg-bench validate nconv --ckpt_path runs/nconv/checkpoints/last.ckpt
 
 Every option of the trainer, and of the model and the data of a recipe: --print_config, --trainer.help,
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="a YAML file, instead of RECIPE or on top of it; repeatable")
     parser.add_argument("--out", metavar="DIR", help="folder of checkpoints, log and configuration (runs/COMMAND)")
     parser.add_argument("--ckpt_path", metavar="FILE", help="checkpoint to go on from, or to evaluate")
+    parser.add_argument("--log", metavar="A,B", help="where metrics go: csv (default), wandb (offline), tensorboard")
     parser.add_argument("--seed_everything", metavar="N", help="seed of the run (default 0)")
     parser.add_argument("--trainer.KEY, --model.KEY, --data.KEY", metavar="VALUE", help="overrides the recipe")
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: an unknown recipe, class, key or a wrong type; names the file and the nearest known name.
-        TrainingError: the loss is not a number.
+        TrainingError: a loss or gradient is not a number, or an alarm that ends the training.
     """
     words = _words(args.rest)
     if not any(word.split("=")[0] in ("--config", "--model", "--print_config") for word in words):
