@@ -9,7 +9,7 @@ from reg_bench.registration_loss.base import LossTerm, RegistrationLoss
 from reg_bench.registration_loss.images import ImageSimilarity
 from reg_bench.registration_loss.labels import LabelDice, PointDistance
 from reg_bench.registration_loss.levels import LevelAffine, LevelRegularity, LevelSimilarity
-from reg_bench.registration_loss.supervised import EndPointError
+from reg_bench.registration_loss.supervised import EndPointError, LevelEndPointError
 from reg_bench.registration_loss.velocity_prior import VelocityPrior
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ImageSimilarity",
     "LabelDice",
     "LevelAffine",
+    "LevelEndPointError",
     "LevelRegularity",
     "LevelSimilarity",
     "LossTerm",

@@ -54,7 +54,7 @@ class LevelSimilarity(LossTerm):
             weights = None if mask is None else resize_image(mask.float(), shape)
             return fitted(self.similarity, shape)(fixed, warp(moving, level.u), weights)
 
-        return _sum(output, self.weight, self.ratio, energy)
+        return sum_over_levels(output, self.weight, self.ratio, energy)
 
 
 class LevelRegularity(LossTerm):
@@ -88,7 +88,7 @@ class LevelRegularity(LossTerm):
             values = level.u if self.field == "displacement" else level.velocity
             return None if values is None else self.regularizer(values, spacing_mm)
 
-        return _sum(output, self.weight, self.ratio, energy)
+        return sum_over_levels(output, self.weight, self.ratio, energy)
 
 
 class LevelAffine(LossTerm):
@@ -119,7 +119,7 @@ class LevelAffine(LossTerm):
             entries = level.matrix.flatten(1)
             return entries.abs().sum(dim=1) if self.norm == "entries" else entries.square().mean(dim=1)
 
-        return _sum(output, self.weight, self.ratio, energy)
+        return sum_over_levels(output, self.weight, self.ratio, energy)
 
 
 def fitted(similarity: Similarity, shape: torch.Size) -> Similarity:
@@ -132,7 +132,7 @@ def fitted(similarity: Similarity, shape: torch.Size) -> Similarity:
     return LNCC(cut, signed=similarity.signed, border=similarity.border, floor=similarity.floor)
 
 
-def _sum(
+def sum_over_levels(
     output: NetworkOutput, weight: float, ratio: float, energy: Callable[[LevelFlow], Tensor | None]
 ) -> Tensor | None:
     """The mean over the batch of the weighted sum over levels of energies `(B,)`; `None` where no level has one."""

@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reg_bench.field import warp
+from reg_bench.field import resize, warp
 from reg_bench.registration_loss import (
     EndPointError,
     ImageSimilarity,
     LabelDice,
     LevelAffine,
+    LevelEndPointError,
     LevelRegularity,
     LevelSimilarity,
     LossTerm,
@@ -263,6 +264,26 @@ def test_end_point_error() -> None:
     error.backward()
     assert exact.grad is not None
     assert not exact.grad.any()
+
+
+def test_end_point_error_at_every_level() -> None:
+    """A field that is right at one level is right at all, each in its own voxels; the mask follows."""
+    slope = torch.linspace(0, 6, 16).reshape(1, 1, -1, 1).expand(1, 2, 16, 16)
+    levels = tuple(LevelFlow(resize(slope, (n, n))) for n in SIZES)
+    right = NetworkOutput(slope, levels)
+    pair = pair_of(2, 1, 16, true_displacement=slope)
+    assert value(LevelEndPointError(), right, pair) == pytest.approx(0.0, abs=1e-4)
+    off = NetworkOutput(slope, tuple(LevelFlow(level.u + 1.0) for level in levels))
+    assert value(LevelEndPointError(2.0, 0.25), off, pair) == pytest.approx(
+        2 * math.sqrt(2) * (1 + 1 / 4 + 1 / 16), rel=1e-4
+    )
+    mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    mask[:, :, :4] = True
+    elsewhere = slope.clone()
+    elsewhere[:, :, 8:] += 5.0
+    masked = pair_of(2, 1, 16, true_displacement=elsewhere, mask=mask)
+    assert value(LevelEndPointError(ratio=0.0), right, masked) == pytest.approx(0.0, abs=1e-4)
+    assert LevelEndPointError()(right, pair_of(2, 1)) is None
 
 
 def test_velocity_prior_is_the_divergence_of_normal_distributions() -> None:
