@@ -159,8 +159,10 @@ class LearnedRegistration(RegistrationModule):
 
     def training_step(self, batch: RegistrationPair, batch_idx: int) -> Tensor:
         pair = self.prepared(batch)
-        total, self.loss_terms = self._loss(self.network(pair.fixed, pair.moving), pair)
-        values = {"train/loss": total.detach()} | {f"train/{k}": v.detach() for k, v in self.loss_terms.items()}
+        total, terms = self._loss(self.network(pair.fixed, pair.moving), pair)
+        # Without their graphs, which would be kept until the next step.
+        self.loss_terms = {name: value.detach() for name, value in terms.items()}
+        values = {"train/loss": total.detach()} | {f"train/{k}": v for k, v in self.loss_terms.items()}
         self.log_dict(values, batch_size=batch.batch_size, prog_bar=False)
         return total
 

@@ -48,7 +48,7 @@ class TimeLeft(Callback):
             say(trainer, text, self._stream, "\r\x1b[2K" if terminal else "", "" if terminal else "\n")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.sanity_checking or not trainer.fit_loop.total_batch_idx:
+        if not trainer.is_global_zero or trainer.sanity_checking or trainer.fit_loop.total_batch_idx < 0:
             return
         known = {k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         told = [f"{name} {value:.4g}" for name, value in known.items()]
