@@ -94,29 +94,28 @@ def count(size: int) -> None:
 
 
 def forward(size: int, repeats: int) -> None:
-    """Times every network in turn with products of matrices."""
+    """Times every network in turn with products of matrices; CPU seconds beside, for a machine that is not idle."""
     networks = {recipe: network_of(recipe).eval() for recipe in NETWORKS}
     images, a = pair_of(size), torch.rand(MATRIX, MATRIX)
-    seconds: dict[str, list[float]] = {name: [] for name in (*networks, "matrices")}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in (*networks, "matrices")}
     with torch.inference_mode():
         for repeat in range(repeats + 1):
             for name, network in networks.items():
                 for what, work in (("matrices", lambda: a @ a), (name, lambda: network(*images))):  # noqa: B023
-                    start = time.perf_counter()
+                    start, cpu = time.perf_counter(), time.process_time()
                     work()
                     # The first round warms up.
                     if repeat:
-                        seconds[what].append(time.perf_counter() - start)
-    rate = MATRIX**3 / min(seconds["matrices"])
-    print(f"{torch.get_num_threads()} threads; matrix products: {rate / 1e9:.1f} G multiply-adds per second, best")
-    print(
-        f"{'':16}{'best s':>8}{'median s':>10}{'G as written':>14}{'G done':>9}  written, at that rate: ratio"
-    )
+                        seconds[what].append((time.perf_counter() - start, time.process_time() - cpu))
+    best = {name: tuple(min(column) for column in zip(*rows, strict=True)) for name, rows in seconds.items()}
+    rates = [MATRIX**3 / value / 1e9 for value in best["matrices"]]
+    print(f"{torch.get_num_threads()} threads; matrix products: {rates[0]:.1f} G multiply-adds per second, best")
+    print("ratio: to the multiply-adds as written, at that rate")
+    print(f"{'':16}{'wall s':>8}{'ratio':>7}{'CPU s':>8}{'ratio':>7}{'G as written':>14}{'G done':>8}")
     for name, network in networks.items():
-        best, median = min(seconds[name]), sorted(seconds[name])[repeats // 2]
-        written, done = written_multiply_adds(network, size), done_multiply_adds(network, size)
-        numbers = f"{best:8.2f}{median:10.2f}{written / 1e9:14.1f}{done / 1e9:9.1f}"
-        print(f"{name:16}{numbers}  {written / rate:.2f} s: {best * rate / written:.2f}")
+        written, done = written_multiply_adds(network, size) / 1e9, done_multiply_adds(network, size) / 1e9
+        times = "".join(f"{t:8.2f}{t * rate / written:7.2f}" for t, rate in zip(best[name], rates, strict=True))
+        print(f"{name:16}{times}{written:14.1f}{done:8.1f}")
     ratio = written_multiply_adds(networks["pyramid-paper"], size) / done_multiply_adds(networks["pyramid-lean"], size)
     print(f"pyramid-lean takes 1/{ratio:.0f} of the multiply-adds of pyramid-paper")
 

@@ -91,6 +91,7 @@ class RegistrationPyramid(RegistrationNetwork):
         # A single voxel has no extent that finer levels could share, nor a variance to be normalised by.
         self.least = 2 * self.multiple
         self.finest, self.coarsest = finest, depth
+        self._by_batch = normalisation == "batch"
         self.features = (
             LearnedFeatures(dimension, channels, filters, blocks, normalisation)
             if features == "learned"
@@ -137,7 +138,7 @@ class RegistrationPyramid(RegistrationNetwork):
 
     def forward(self, fixed: Tensor, moving: Tensor) -> NetworkOutput:
         self._check(fixed, moving)
-        of_fixed, of_moving = self.features(fixed), self.features(moving)
+        of_fixed, of_moving = self._features(fixed, moving)
         estimates: list[LevelFlow] = []
         motion: Motion | None = None
         for level in range(self.coarsest, self.coarsest - self.active_levels, -1):
@@ -148,6 +149,14 @@ class RegistrationPyramid(RegistrationNetwork):
             with full_precision(u):
                 u = resize(u, fixed.shape[2:])
         return NetworkOutput(u, tuple(estimates), estimates[0].velocity)
+
+    def _features(self, fixed: Tensor, moving: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        if self.training and self._by_batch:
+            # As in the paper each image has statistics of its own.
+            return self.features(fixed), self.features(moving)
+        # As one batch: torch has no fast convolution for a single image with few channels.
+        both = [level.chunk(2) for level in self.features(torch.cat((fixed, moving)))]
+        return [f for f, _ in both], [m for _, m in both]
 
     def parts(self) -> dict[str, nn.Module]:
         """The parts that PAPERS.md 2.2 counts parameters of, by name, levels from the coarsest."""
