@@ -140,7 +140,8 @@ class LearnedRegistration(RegistrationModule):
             # Voxel meets voxel of the same index, as in the convention of fields between unequal grids.
             changes["moving"] = _fitted(moving, pair.spatial_shape)
             changes["moving_labels"] = _fitted(pair.moving_labels, pair.spatial_shape, 0)
-        shape = [-(-n // self.network.multiple) * self.network.multiple for n in pair.spatial_shape]
+        multiple, least = self.network.multiple, self.network.least
+        shape = [-(-max(n, least) // multiple) * multiple for n in pair.spatial_shape]
         if shape == list(pair.spatial_shape):
             return replace(pair, **changes)
         whole = replace(pair, **changes, mask=None, fixed_labels=None, moving_labels=None, true_displacement=None)

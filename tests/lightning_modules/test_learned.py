@@ -78,6 +78,14 @@ def test_images_are_scaled_and_continued_and_the_field_is_cut_back() -> None:
     assert bool(prepared.mask[..., :21, :30].all())
 
 
+def test_small_images_are_continued_to_what_the_network_needs_at_least() -> None:
+    network = Constant(multiple=8)
+    network.least = 32
+    field = learned(network).register(pair_of((21, 40)))
+    assert network.seen[0].shape[2:] == (32, 40)
+    assert field.u.shape == (1, 2, 21, 40)
+
+
 def test_a_size_that_fits_stays_and_scaling_can_be_left_out() -> None:
     pair = pair_of((16, 24))
     prepared = learned(percentiles=None).prepared(pair)
