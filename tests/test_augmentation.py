@@ -187,8 +187,10 @@ def test_each_intensity_switch_works_alone(switch: str) -> None:
     still = {"rotation_degrees": 0.0, "scale": 0.0, "translation": 0.0, "probability": 1.0}
     unchanged = Augmentation(**off, **still)(pair)
     torch.testing.assert_close(unchanged.fixed, pair.fixed)
-    changed = Augmentation(**{**off, switch: 0.5}, **still)(pair)
-    assert float((changed.fixed - pair.fixed).abs().max()) > 1e-3
+    augmentation = Augmentation(**{**off, switch: 0.5}, **still)
+    # Draws follow from torch's seed as well, and some are of next to no effect.
+    changes = [float((augmentation(pair).fixed - pair.fixed).abs().max()) for _ in range(8)]
+    assert max(changes) > 1e-3
 
 
 def test_same_seed_same_draws_and_new_draws_each_time() -> None:
