@@ -6,6 +6,7 @@ is shipped (the same two and nothing else), or a `state_dict` alone.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,12 +17,27 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+import reg_bench
 from reg_bench.errors import ConfigError
 from reg_bench.registration_network import RegistrationNetwork
 from reg_bench.weights_files import weights_file
 
 # Modules that a file of weights may have imported; any other has to be imported by the user.
 _OURS = ("lightning_modules.", "reg_bench.")
+
+
+def origin(checkpoint: Mapping[str, Any], weights: Path) -> dict[str, Any]:
+    """Of `weights` made of a checkpoint of Lightning: seed and steps of the training, versions, and the checksum."""
+    return {
+        "seed": yaml.safe_load(checkpoint["config"])["seed_everything"],
+        "steps": checkpoint["global_step"],
+        "versions": {
+            "regbench-suite": reg_bench.__version__,
+            "torch": torch.__version__,
+            "pytorch-lightning": checkpoint["pytorch-lightning_version"],
+        },
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
 
 
 @dataclass(frozen=True)

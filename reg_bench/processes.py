@@ -68,6 +68,16 @@ def peak_bytes(pid: int) -> float:
     return _status_bytes(pid, "VmHWM")
 
 
+def memory_mb(key: str) -> float:
+    """`VmHWM` (highest so far) or `VmRSS` (now) of this process; the highest so far where there is no `/proc`."""
+    try:
+        return _status_bytes(os.getpid(), key) / 2**20
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _process_ids() -> list[int]:
     try:
         return [int(name) for name in os.listdir(_PROC) if name.isdigit()]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +20,8 @@ from typing import Any
 import torch
 import yaml
 
-import reg_bench
 from lightning_modules.learned import VALIDATED, LearnedRegistration
+from reg_bench.checkpoints import origin
 from reg_bench.discovery import build_datamodule
 from reg_bench.metrics import score
 from reg_bench.score_sums import ScoreSums
@@ -87,14 +86,7 @@ def main() -> None:
         "network": config["model"]["init_args"]["network"]["class_path"],
         "parameters": sum(p.numel() for p in method.network.parameters()),
         "command": f"reg-bench fit {args.name} --out runs/{args.name}",
-        "seed": config["seed_everything"],
-        "steps": checkpoint["global_step"],
-        "versions": {
-            "regbench-suite": reg_bench.__version__,
-            "torch": torch.__version__,
-            "pytorch-lightning": checkpoint["pytorch-lightning_version"],
-        },
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        **origin(checkpoint, path),
         "validation": {"what": f"test pairs of {config['data']['class_path']}", **scores(method, config)},
         "curve": curve(args.run / "log"),
     }

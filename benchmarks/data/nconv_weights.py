@@ -11,7 +11,6 @@ trained and with the trend that it has by default.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from typing import Any
 import torch
 import yaml
 
-import reg_bench
 from datamodules.random_fields import RandomFields
+from reg_bench.checkpoints import origin
 from reg_bench.sparse_to_dense import NormalizedConvolution, end_point_error
 from reg_bench.sparse_to_dense.weights import load_weights
 from reg_bench.weights_files import weights_folder
@@ -50,14 +49,7 @@ def card(checkpoint: dict[str, Any], weights: Path, network: NormalizedConvoluti
         "network": "reg_bench.sparse_to_dense.NormalizedConvolution",
         "parameters": sum(p.numel() for p in network.parameters()),
         "command": COMMAND,
-        "seed": config["seed_everything"],
-        "steps": checkpoint["global_step"],
-        "versions": {
-            "regbench-suite": reg_bench.__version__,
-            "torch": torch.__version__,
-            "pytorch-lightning": checkpoint["pytorch-lightning_version"],
-        },
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        **origin(checkpoint, weights),
         "validation": {
             "fields": data.validation_fields,
             "points": data.validation_points,

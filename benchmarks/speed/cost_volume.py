@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reg_bench.cost_volume import cost_volume, difference_volume
+from reg_bench.processes import memory_mb
 
 RADIUS = 2
 Volume = Callable[[Tensor, Tensor], Tensor]
@@ -77,15 +77,6 @@ ROWS: dict[str, tuple[Volume, Volume, str, int, tuple[int, ...], bool]] = {
         False,
     ),
 }
-
-
-def memory_mb(key: str) -> float:
-    """`VmHWM` (highest so far) or `VmRSS` (now) of this process; the highest so far where there is no /proc."""
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) / 1024 for line in status if line.startswith(key))
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def inputs(channels: int, size: tuple[int, ...], gradient: bool) -> tuple[Tensor, Tensor, Tensor]:

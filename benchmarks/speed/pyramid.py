@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_modules.networks.pyramid import RegistrationPyramid
+from reg_bench.processes import memory_mb
 from reg_bench.registration_loss import LevelAffine, LevelRegularity, LevelSimilarity, RegistrationLoss
 from reg_bench.types import RegistrationPair
 
@@ -118,15 +118,6 @@ def forward(size: int, repeats: int) -> None:
         print(f"{name:16}{times}{written:14.1f}{done:8.1f}")
     ratio = written_multiply_adds(networks["pyramid-paper"], size) / done_multiply_adds(networks["pyramid-lean"], size)
     print(f"pyramid-lean takes 1/{ratio:.0f} of the multiply-adds of pyramid-paper")
-
-
-def memory_mb(key: str) -> float:
-    """`VmHWM` (highest so far) or `VmRSS` (now) of this process; the highest so far where there is no /proc."""
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) / 1024 for line in status if line.startswith(key))
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def training_step(recipe: str, size: int, checkpointing: bool) -> str:

@@ -60,6 +60,10 @@ class Sampler:
         """The inverse of `to_maps`."""
         return points * self.decimation + (self.decimation - 1) / 2
 
+    def centres(self, maps: Tensor, points: Tensor) -> Tensor:
+        """The pixels of `maps` that patches around `points (M, 2)` are centred on."""
+        return torch.minimum(points.round().clamp(min=0), self.last(maps))
+
     def last(self, maps: Tensor) -> Tensor:
         """The highest pixel `(2,)` of `maps` along both axes."""
         return maps.new_tensor(maps.shape[2:]) - self.band.size
@@ -70,7 +74,7 @@ class Sampler:
         The windows lie at the points themselves. `window` is a band of the same frequencies with another window.
         """
         band = self.band if window is None else window
-        places = torch.minimum(points.round().clamp(min=0), self.last(maps))
+        places = self.centres(maps, points)
         return self.normalised(cut(maps, cases, places, band.size), points - places, band)
 
     def changed(
@@ -80,7 +84,7 @@ class Sampler:
         shift = points.new_tensor(how.shift) / self.decimation
         if how.shifts_only:
             centres = torch.minimum((points - shift).clamp(min=0), self.last(maps))
-            return self.around(maps, cases, centres), points - centres.round()
+            return self.around(maps, cases, centres), points - self.centres(maps, centres)
         margin = -(-_MARGIN // self.decimation)
         size = (self.band.size + 2 * margin) * self.decimation
         patches = augmented(images, cases, self.to_image(points), size, how, (self.decimation - 1) / 2)

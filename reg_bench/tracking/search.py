@@ -86,8 +86,7 @@ def locate(
 
         parts = side_by_side([partial(answered, b) for b in within])
         found, ratio = (torch.cat([part[k] for part in parts]) for k in (0, 1))
-        # Of what was cut, which lies in the maps; as in `Sampler.around`.
-        centres = torch.minimum(points.round().clamp(min=0), sampler.last(maps))
+        centres = sampler.centres(maps, points)
         points = torch.minimum(torch.maximum(centres + found, lowest), highest)
         ratios = ratio if turn == 0 else ratios
         offsets, kept = points - centres, [sample for _, _, sample in parts]
