@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -29,6 +31,7 @@ class AdamSettings:
         rate: at the beginning.
         schedule: `constant`; `cosine`, down to 0 at the end of the training; `exponential`, by `decay` every epoch.
         decay: factor of the rate per epoch, of the schedule `exponential`.
+        warm_up: steps over which the rate first rises in equal parts; not of `exponential`, which counts epochs.
         weight_decay: decoupled from the gradient (AdamW); 0 for Adam.
         l2: weight of the sum of squares of all convolution kernels, as part of the loss.
     """
@@ -36,6 +39,7 @@ class AdamSettings:
     rate: float = 1e-4
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
     decay: float = 0.99
+    warm_up: int = 0
     weight_decay: float = 0.0
     l2: float = 0.0
 
@@ -47,6 +51,16 @@ class AdamSettings:
             )
         if self.weight_decay and self.l2:
             raise ValueError("AdamSettings: weight_decay and l2 exclude each other")
+        if self.warm_up < 0 or (self.warm_up and self.schedule == "exponential"):
+            raise ValueError(f"AdamSettings: warm_up is a number of steps, of constant and cosine, got {self.warm_up}")
+
+    def share(self, step: int, steps: int) -> float:
+        """Of the rate at `step` of `steps`, from 0 on."""
+        if step < self.warm_up:
+            return (step + 1) / (self.warm_up + 1)
+        if self.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - self.warm_up) / max(1, steps - self.warm_up))))
 
     def adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer of those parameters that are trained."""
@@ -190,12 +204,10 @@ class LearnedRegistration(RegistrationModule):
     def configure_optimizers(self) -> Any:
         asked = self.optimizer
         adam = asked.adam(self.parameters())
-        if asked.schedule == "constant":
-            return adam
-        if asked.schedule == "cosine":
-            steps = int(self.trainer.estimated_stepping_batches)
-            cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-            return {"optimizer": adam, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        if asked.schedule != "exponential":
+            steps = int(self.trainer.estimated_stepping_batches) if asked.schedule == "cosine" else 0
+            course = torch.optim.lr_scheduler.LambdaLR(adam, partial(asked.share, steps=steps))
+            return {"optimizer": adam, "lr_scheduler": {"scheduler": course, "interval": "step"}}
         return [adam], [torch.optim.lr_scheduler.ExponentialLR(adam, asked.decay)]
 
 

@@ -158,6 +158,17 @@ def test_the_cosine_ends_at_zero_and_weights_can_decay(tmp_path: Any) -> None:
     assert run.optimizers[0].param_groups[0]["weight_decay"] == 0.1
 
 
+def test_the_rate_rises_before_it_follows_its_schedule(tmp_path: Any) -> None:
+    settings = AdamSettings(rate=0.5, schedule="cosine", warm_up=4)
+    assert [settings.share(step, 8) for step in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert [settings.share(step, 8) for step in (4, 6, 8)] == pytest.approx([1.0, 0.5, 0.0])
+    run = trainer(tmp_path, max_steps=3, limit_val_batches=0)
+    run.fit(learned(optimizer=settings), Shifted())
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.5 * 0.8)
+    with pytest.raises(ValueError, match="warm_up"):
+        AdamSettings(schedule="exponential", warm_up=4)
+
+
 def test_l2_is_part_of_the_loss_for_kernels_alone() -> None:
     layer = nn.Conv2d(2, 3, 3)
     kernel, bias = layer.weight.detach().clone(), layer.bias
