@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from reg_bench.field.points import strides_of
-from reg_bench.sparse_to_dense.affine_trend import affine_trend, trend_at, trend_on_grid
+from reg_bench.sparse_to_dense.affine_trend import affine_trend, trend_at
 from reg_bench.sparse_to_dense.base import DenseField, Interpolation, usable_points
 from reg_bench.transformation.bspline import control_shape, evaluate_bspline, refine_bspline
+
+
+@dataclass(frozen=True)
+class Spline:
+    """A cubic B-spline.
+
+    Attributes:
+        coefficients: `(B, C, *P)`.
+        intervals: of its control grid, per axis.
+    """
+
+    coefficients: Tensor
+    intervals: tuple[int, ...]
+
+    def __add__(self, other: Spline) -> Spline:
+        """Of a spline on the same control grid."""
+        return Spline(self.coefficients + other.coefficients, self.intervals)
+
+    def on_grid(self, shape: Sequence[int]) -> Tensor:
+        """Its values `(B, C, *S)`."""
+        return evaluate_bspline(self.coefficients, self.intervals, shape)
 
 
 class BSplineInterpolation(Interpolation):
@@ -38,8 +60,13 @@ class BSplineInterpolation(Interpolation):
         """The spline on a grid, as of `Interpolation`; it has no confidence."""
         shape = tuple(shape)
         points, values, weights = usable_points("BSplineInterpolation", points, values, confidence, shape)
-        trend = affine_trend(points, values, weights)
-        left = values - trend_at(trend, points).to(values)
+        spline, _ = self.fitted(points, values, weights, shape)
+        return DenseField(spline.on_grid(shape))
+
+    def fitted(self, points: Tensor, values: Tensor, weights: Tensor, shape: tuple[int, ...]) -> tuple[Spline, Tensor]:
+        """The spline, and what it leaves of `values (B, N, C)` at the points `(B, N, D)` of weight `(B, N)`."""
+        affine = affine_trend(points, values, weights)
+        left = values - trend_at(affine, points).to(values)
         coefficients: Tensor | None = None
         before: tuple[int, ...] = ()
         for intervals in self._intervals(shape):
@@ -49,8 +76,7 @@ class BSplineInterpolation(Interpolation):
             coefficients = now if coefficients is None else now + refine_bspline(coefficients, before, intervals)
             before = intervals
         assert coefficients is not None
-        smooth = trend_on_grid(trend, shape, values.dtype)
-        return DenseField(smooth + evaluate_bspline(coefficients, before, shape))
+        return Spline(coefficients + _affine_coefficients(affine, before, shape).to(values), before), left
 
     def _intervals(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Of the control grids, coarse to fine; an axis is divided in half from level to level where it is divided."""
@@ -62,6 +88,20 @@ class BSplineInterpolation(Interpolation):
             doubled = (2 * m if 2 * m < 1.5 * top else m for m, top in zip(grids[-1], most, strict=True))
             grids.append(tuple(doubled))
         return list(dict.fromkeys(grids))
+
+
+def _affine_coefficients(trend: Tensor, intervals: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    """The coefficients `(B, C, *P)` of a spline that is an affine function: its values at the control points."""
+    values = trend[:, 0].reshape(len(trend), -1, *(1,) * len(shape))
+    for axis, (m, n, count) in enumerate(zip(intervals, shape, control_shape(intervals), strict=True)):
+        # The first control point lies one interval before the grid.
+        places = (torch.arange(count, device=trend.device, dtype=trend.dtype) - 1) * ((n - 1) / m) if m else None
+        if places is not None:
+            ordered = [1] * len(shape)
+            ordered[axis] = count
+            slope = trend[:, 1 + axis].reshape(len(trend), -1, *(1,) * len(shape))
+            values = values + slope * places.reshape(ordered)
+    return values
 
 
 def _taps(points: Tensor, intervals: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

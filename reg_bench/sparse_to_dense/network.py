@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +20,22 @@ from reg_bench.field.checks import needs_graph
 from reg_bench.narrow_convolution import convolve_same
 from reg_bench.normalized_convolution import NormalizedConv
 from reg_bench.sparse_to_dense.base import DenseField, Interpolation, usable_points
-from reg_bench.sparse_to_dense.bspline import BSplineInterpolation
+from reg_bench.sparse_to_dense.bspline import BSplineInterpolation, Spline
 from reg_bench.sparse_to_dense.scattering import on_nearest_voxels
 from reg_bench.sparse_to_dense.stamps import Stamps, stamps_of
 from reg_bench.sparse_to_dense.weights import load_weights
 
 # Confidence, or values times confidence, that stands for none; the result has some from 1e-19 on.
 _NOTHING = 1e-25
+# Voxels from which on a component is worth a thread; for fewer, one operation on all is faster.
+_LARGE = 20_000
+
+
+class Layer(NamedTuple):
+    """What is convolved with `kernel (C', C, *k)`, as of `NormalizedConv.shares`, and the bias `(C',)` if any."""
+
+    kernel: Tensor
+    bias: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Course:
     """What the network does for a confidence, whatever the values.
 
     Attributes:
+        kernels: of the layers.
         given: the confidence `(B, 1, *S)`.
         stamps: what the first three layers make of the voxels that have any, where these are few.
         layers: the confidence after every layer in the order of their use, down the pyramid and up again.
@@ -40,6 +51,7 @@ class Course:
         result: the confidence `(B, 1, *S)` of the result.
     """
 
+    kernels: tuple[Layer, ...]
     given: Tensor
     stamps: Stamps | None
     layers: tuple[Tensor, ...]
@@ -103,22 +115,23 @@ class NormalizedConvolution(Interpolation):
 
     def forward(self, points: Tensor, values: Tensor, confidence: Tensor | None, shape: Sequence[int]) -> DenseField:
         """The field on a grid, as of `Interpolation`, and its confidence."""
+        shape = tuple(shape)
         points, values, weights = usable_points("NormalizedConvolution", points, values, confidence, shape)
         grid = on_nearest_voxels(points, weights[:, :, None], weights, shape)[1]
         course = self.course(grid)
-        u = self._once(points, values, weights, course)
-        for _ in range(self.corrections):
-            u = u + self._once(points, values - sample(u, points), weights, course)
-        return DenseField(u, course.result)
-
-    def _once(self, points: Tensor, values: Tensor, weights: Tensor, course: Course) -> Tensor:
-        """The field `(B, D, *S)` of values at points, without correction."""
-        shape = course.result.shape[2:]
-        if self.trend is None:
-            return self.values(on_nearest_voxels(points, values, weights, shape)[0], course)
-        smooth = self.trend(points, values, weights, shape).u
-        left = values - sample(smooth, points)
-        return smooth + self.values(on_nearest_voxels(points, left, weights, shape)[0], course)
+        left = values
+        trends: list[Spline] = []
+        fields: list[Tensor] = []
+        for _ in range(1 + self.corrections):
+            if fields:
+                left = left - sample(fields[-1], points)
+            if self.trend is not None:
+                trend, left = self.trend.fitted(points, left, weights, shape)
+                trends.append(trend)
+            fields.append(self.values(on_nearest_voxels(points, left, weights, shape)[0], course))
+        # Of the trends only the sum is wanted on the grid.
+        smooth = [functools.reduce(operator.add, trends).on_grid(shape)] if trends else []
+        return DenseField(functools.reduce(operator.add, [*fields, *smooth]), course.result)
 
     def filled(self, values: Tensor, confidence: Tensor) -> DenseField:
         """The dense field of values on a grid, without trend and corrections.
@@ -142,12 +155,16 @@ class NormalizedConvolution(Interpolation):
 
     def course(self, confidence: Tensor) -> Course:
         """The way of a confidence `(B, 1, *S)`, at least 0 and of any size, through the network."""
+        kernels = self._kernels()
         layers: list[Tensor] = []
         chosen: list[Tensor] = []
 
-        def passed_on(c: Tensor, layer: NormalizedConv) -> Tensor:
-            layers.append(_convolved(c, layer))
-            return layers[-1]
+        def through(which: Sequence[int], *c: Tensor) -> Tensor:
+            x = _joined(*c)
+            for index in which:
+                x = _convolved(x, kernels[index].kernel)
+                layers.append(x)
+            return x
 
         def coarser(c: Tensor) -> Tensor:
             c, index = halved(c)
@@ -156,69 +173,90 @@ class NormalizedConvolution(Interpolation):
 
         # Voxels that are added know nothing, so they change nothing.
         padded = F.pad(confidence, self._padding(confidence.shape[2:]))
-        stamps = self._stamps(padded)
-        c = self._down_and_up(padded, stamps, passed_on, coarser)
-        return Course(confidence, stamps, tuple(layers), tuple(chosen), _cropped(c, confidence.shape[2:]))
+        stamps = self._stamps(padded, kernels)
+        c = self._down_and_up(padded, stamps, len(kernels), through, coarser)
+        result = _cropped(c, confidence.shape[2:])
+        return Course(kernels, confidence, stamps, tuple(layers), tuple(chosen), result)
 
-    def _stamps(self, confidence: Tensor) -> Stamps | None:
-        beginning = self._seven[:3]
+    def _kernels(self) -> tuple[Layer, ...]:
+        """Of the layers; the last two are one where nothing comes between them."""
+        *layers, sixth, seventh = (Layer(layer.shares, layer.bias_if_any()) for layer in self._seven)
+        if sixth.bias is None and seventh.bias is None:
+            joined = (seventh.kernel.flatten(1) @ sixth.kernel.flatten(1)).reshape(1, *sixth.kernel.shape[1:])
+            return (*layers, Layer(joined, None))
+        return (*layers, sixth, seventh)
+
+    def _stamps(self, confidence: Tensor, kernels: Sequence[Layer]) -> Stamps | None:
+        beginning = kernels[:3]
         if confidence.device.type != "cpu" or needs_graph(confidence, *self.parameters()):
             return None
-        if any(layer.bias_if_any() is not None for layer in beginning):
+        if any(layer.bias is not None for layer in beginning):
             return None
 
         def layers(x: Tensor, mask: Tensor | None) -> Tensor:
             for layer in beginning:
-                x = _convolved(x, layer) if mask is None else _convolved(x, layer) * mask
+                x = _convolved(x, layer.kernel) if mask is None else _convolved(x, layer.kernel) * mask
             return x
 
-        return stamps_of(confidence, sum(layer.weight.shape[-1] // 2 for layer in beginning), layers)
+        return stamps_of(confidence, sum(layer.kernel.shape[-1] // 2 for layer in beginning), layers)
 
     def values(self, values: Tensor, course: Course) -> Tensor:
         """The dense field `(B, C, *S)` of values on a grid, for a confidence whose way is known.
 
         What goes through the layers is values times confidence, see `NormalizedConv.shares`.
         """
-        weighted = values * course.given
-        # Every component by itself, on as many threads as there may be.
-        tasks = [partial(self._sums, component, course) for component in torch.split(weighted, 1, dim=1)]
-        graph = needs_graph(weighted, course.result, *self.parameters())
-        sums = torch.cat([task() for task in tasks] if graph else side_by_side(tasks), dim=1)
-        return sums / F.threshold(course.result, math.sqrt(torch.finfo(sums.dtype).tiny), 1.0)
-
-    def _sums(self, weighted: Tensor, course: Course) -> Tensor:
-        """Values times confidence `(B, 1, *S)` of the result, of one component."""
-        shape = weighted.shape[2:]
+        batch, components, *shape = values.shape
+        # Components are cases, the first component of all cases first.
+        weighted = (values * course.given).transpose(0, 1).reshape(components * batch, 1, *shape)
         confidences, chosen = iter(course.layers), iter(course.chosen)
+        plain = all(bias is None for _, bias in course.kernels)
+        side = plain and not needs_graph(weighted, course.result, *self.parameters())
 
-        def passed_on(x: Tensor, layer: NormalizedConv) -> Tensor:
-            c, bias = next(confidences), layer.bias_if_any()
-            x = _convolved(x, layer)
-            return x if bias is None else torch.addcmul(x, c, bias.reshape(-1, *(1,) * self.dims))
+        def through(which: Sequence[int], *x: Tensor) -> Tensor:
+            y = _joined(*x)
+            for index in which:
+                kernel, bias = course.kernels[index]
+                y = _convolved(y, kernel)
+                if not plain:
+                    c = next(confidences).repeat(components, *(1,) * (self.dims + 1))
+                    y = y if bias is None else y + c * bias.reshape(-1, *(1,) * self.dims)
+            return y
+
+        def by_parts(which: Sequence[int], *x: Tensor) -> Tensor:
+            if not side or math.prod(x[0].shape[2:]) < _LARGE:
+                return through(which, *x)
+            cases = zip(*(torch.split(part, 1) for part in x), strict=True)
+            return torch.cat(side_by_side([functools.partial(through, which, *case) for case in cases]))
 
         def coarser(x: Tensor) -> Tensor:
-            return at_chosen(x, next(chosen)) / 2**self.dims
+            return at_chosen(x, next(chosen).repeat(components, *(1,) * (self.dims + 1))) / 2**self.dims
 
         padded = F.pad(weighted, self._padding(shape))
-        return _cropped(self._down_and_up(padded, course.stamps, passed_on, coarser), shape)
+        x = self._down_and_up(padded, course.stamps, len(course.kernels), by_parts, coarser)
+        sums = _cropped(x, shape).reshape(components, batch, *shape).transpose(0, 1)
+        return sums / F.threshold(course.result, math.sqrt(torch.finfo(sums.dtype).tiny), 1.0)
 
     def _down_and_up(
         self,
         x: Tensor,
         stamps: Stamps | None,
-        layer: Callable[[Tensor, NormalizedConv], Tensor],
+        layers: int,
+        through: Callable[..., Tensor],
         coarser: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        """The order of the layers (Figure 2), for images `(B, 1, *S)` of a size that can be halved on every level."""
-        first, second, third, fourth, fifth, sixth, seventh = self._seven
-        x = layer(layer(layer(x, first), second), third) if stamps is None else stamps.of(x)
+        """The order of the layers (Figure 2), for images `(B, 1, *S)` of a size that can be halved on every level.
+
+        `through(which, finer)` and `through(which, finer, coarser)` lead through layers, by their numbers from 0.
+        """
+        x = through((0, 1, 2), x) if stamps is None else stamps.of(x)
         passed = []
         for _ in range(self.levels - 1):
             passed.append(x)
-            x = layer(layer(coarser(x), second), third)
-        for finer in reversed(passed):
-            x = layer(layer(torch.cat((finer, doubled(x, self.dims)), dim=1), fourth), fifth)
-        return layer(layer(x, sixth), seventh)
+            x = through((1, 2), coarser(x))
+        last = tuple(range(5, layers))
+        for level, finer in reversed(list(enumerate(passed))):
+            x = through((3, 4) if level else (3, 4, *last), finer, x)
+        return x if passed else through(last, x)
 
     def _padding(self, shape: Sequence[int]) -> list[int]:
         """To a size that can be halved on every level."""
@@ -226,10 +264,14 @@ class NormalizedConvolution(Interpolation):
         return [n for length in reversed(shape) for n in (0, (-length) % multiple)]
 
 
-def _convolved(x: Tensor, layer: NormalizedConv) -> Tensor:
+def _joined(finer: Tensor, coarser: Tensor | None = None) -> Tensor:
+    return finer if coarser is None else torch.cat((finer, doubled(coarser, finer.ndim - 2)), dim=1)
+
+
+def _convolved(x: Tensor, kernel: Tensor) -> Tensor:
     """Values times confidence, or confidence, after a layer without its bias."""
     # Far from all points numbers get so small that a CPU takes ten times as long for them.
-    return F.hardshrink(convolve_same(x, layer.shares), _NOTHING)
+    return F.hardshrink(convolve_same(x, kernel), _NOTHING)
 
 
 def _cropped(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -257,6 +299,8 @@ def at_chosen(x: Tensor, chosen: Tensor) -> Tensor:
 
 def doubled(x: Tensor, dims: int) -> Tensor:
     """Every voxel twice along each of the last `dims` axes."""
-    for axis in range(x.ndim - dims, x.ndim):
-        x = x.repeat_interleave(2, dim=axis)
-    return x
+    shape = x.shape[-dims:]
+    for axis in range(dims):
+        x = x.unsqueeze(x.ndim - 2 * axis)
+    twice = [n for length in shape for n in (length, 2)]
+    return x.expand(*x.shape[: -2 * dims], *twice).reshape(*x.shape[: -2 * dims], *(2 * n for n in shape))

@@ -36,13 +36,15 @@ class Stamps:
     shape: tuple[int, ...]
 
     def of(self, image: Tensor) -> Tensor:
-        """What the layers make of `image (B, 1, *S)`, which is 0 elsewhere: `(B, C, *S)`."""
-        weight = image.reshape(-1)[self.where]
-        channels, voxels = self.stamp.shape[1], math.prod(self.shape)
-        more = (self.stamp * weight[:, None, None]).transpose(0, 1).reshape(channels, -1)
-        index = self.index.reshape(1, -1).expand(channels, -1)
-        flat = more.new_zeros(channels, voxels).scatter_add_(1, index, more)
-        return flat.reshape(channels, *self.shape).movedim(0, 1)
+        """What the layers make of `image (K B, 1, *S)`, which is 0 elsewhere: `(K B, C, *S)`."""
+        images = image.reshape(-1, math.prod(self.shape))
+        weight = images[:, self.where]
+        channels, voxels = self.stamp.shape[1], images.shape[1]
+        more = (self.stamp * weight[:, :, None, None]).transpose(1, 2).reshape(len(images) * channels, -1)
+        index = self.index.reshape(1, -1).expand(len(more), -1)
+        flat = more.new_zeros(len(more), voxels).scatter_add_(1, index, more)
+        by_case = flat.reshape(len(images), channels, *self.shape).movedim(1, 2)
+        return by_case.reshape(len(image), channels, *self.shape[1:])
 
 
 def stamps_of(image: Tensor, reach: int, layers: Layers) -> Stamps | None:
