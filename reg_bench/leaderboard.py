@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from reg_bench import statistics as st
-from reg_bench.leaderboard_rows import Kind, Result
+from reg_bench.leaderboard_rows import LABEL_METRICS, Kind, Result
 from reg_bench.results import KEY_FIELDS
 from reg_bench.statistics import Bools, Codes, Floats, Summary
 
@@ -52,8 +52,6 @@ METRIC_ORDER = (
 )
 HIGHER_IS_BETTER = frozenset({"dice", "ncc", "ssim", "gate_right", "within_budget"})
 NEUTRAL = frozenset({"labels_counted", "num_foldings", "drift"})
-#: Metrics that need labels: they exist where labels were counted, even when every value is infinite.
-LABEL_METRICS = frozenset({"dice", "hd95"})
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,9 @@ class Entry:
     `rank` is None for the reference rows and for what is incomplete or skipped. `cells` holds the statistics
     per metric. `values` are the values of the primary metric in the order of `Board.cases`, failures as worst,
     NaN where absent. `wall_s` and `cpu_s` are medians over the `timed` cases, those timed exclusively.
+    In the same order are `scores`, the values of every metric as they came (NaN for null), `labelled`, those of single
+    labels by metric and label with failures as worst, `status` (codes of `statistics`), and `costs`: `wall_s`,
+    `cpu_s` and `peak_mb` of every case, however it was timed. `reasons` tells, by case, why it is not ok.
     """
 
     name: str
@@ -85,6 +86,11 @@ class Entry:
     devices: tuple[str, ...] = ()
     values: Floats = field(default_factory=lambda: np.empty(0))
     panels: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, Floats] = field(default_factory=dict)
+    labelled: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
+    status: Codes = field(default_factory=lambda: np.empty(0, dtype=np.int8))
+    costs: Mapping[str, Floats] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -210,7 +216,7 @@ class _TaskTables:
         self.keys = [dict(zip(ENTRY_KEY, key, strict=True)) for key in keys]
         self.names = _entry_names(self.keys)
         lines = {key: i for i, key in enumerate(keys)}
-        columns = {case: i for i, case in enumerate(self.cases)}
+        columns = self.columns = {case: i for i, case in enumerate(self.cases)}
         self.line = [lines[_entry_key(r)] for r in self.rows]
         self.column = [columns[r.case] for r in self.rows]
         self.shape = (len(keys), len(self.cases))
@@ -221,6 +227,7 @@ class _TaskTables:
             self.by_entry[line].append(result)
         self.subjects = st.subjects_of(self.cases)
         self.values: dict[str, dict[str, Floats]] = {}
+        self.labelled: dict[str, dict[str, dict[str, Floats]]] = {}
         self.emitted: dict[str, dict[str, Bools]] = {}
         self.units: dict[str, dict[str, str]] = {}
         self._read()
@@ -257,11 +264,12 @@ class _TaskTables:
                 places, numbers = by_kind[kind]
                 places.append(place)
                 numbers.append(value)
-        found: dict[tuple[str, str], list[tuple[int, str, list[int], list[float]]]] = {}
+        found: dict[tuple[str, str, str], list[tuple[int, str, list[int], list[float]]]] = {}
         for kind, (places, numbers) in by_kind.items():
-            found.setdefault((kind.profile, kind.metric), []).append((kind.frame, kind.unit, places, numbers))
+            place = (kind.profile, kind.metric, kind.label)
+            found.setdefault(place, []).append((kind.frame, kind.unit, places, numbers))
         size = self.shape[0] * width
-        for (profile, metric), lists in sorted(found.items()):
+        for (profile, metric, label), lists in sorted(found.items()):
             # In order of frame and place: sums of floats depend on their order, the order of the rows must not show.
             lists.sort(key=lambda item: (item[0], item[1], item[2]))
             at = np.concatenate([np.asarray(item[2]) for item in lists])
@@ -269,7 +277,11 @@ class _TaskTables:
             count = np.bincount(at, minlength=size).reshape(self.shape)
             with np.errstate(invalid="ignore", divide="ignore"):
                 means = sums / count
-            self.values.setdefault(profile, {})[metric] = np.where(np.isfinite(means), means, np.nan)
+            means = np.where(np.isfinite(means), means, np.nan)
+            if label != "all":
+                self.labelled.setdefault(profile, {}).setdefault(metric, {})[label] = means
+                continue
+            self.values.setdefault(profile, {})[metric] = means
             self.emitted.setdefault(profile, {})[metric] = count > 0
             known = sorted({item[1] for item in lists if item[1]})
             self.units.setdefault(profile, {})[metric] = " or ".join(known)
@@ -332,7 +344,7 @@ class _TaskTables:
                 cells[i][metric] = st.summarise(filled[i], substituted[i], hardest)
             if metric == primary:
                 scores = filled
-        entries = self._ranked(cells, scores, primary, better.get(primary, "higher"))
+        entries = self._ranked(cells, scores, primary, better.get(primary, "higher"), profile)
         return Board(
             suite=self.head["suite"],
             suite_version=self.head["suite_version"],
@@ -355,8 +367,28 @@ class _TaskTables:
             condition=self.condition,
         )
 
-    def _ranked(self, cells: list[dict[str, Summary]], scores: Floats, primary: str, better: str) -> list[Entry]:
-        entries = [self._entry(i, cells[i], scores[i]) for i in range(len(self.keys))]
+    def _labels_filled(self, profile: str) -> dict[str, dict[str, Floats]]:
+        """Values of single labels `(M, N)` by metric and label, failures as the worst."""
+        filled: dict[str, dict[str, Floats]] = {}
+        for metric, by_label in self.labelled.get(profile, {}).items():
+            better = better_of(metric, self.manifest)
+            for label, values in by_label.items():
+                exists = st.existing_cases(values, self.status)
+                filled.setdefault(metric, {})[label] = st.with_failures(values, self.status, exists, metric, better)[0]
+        return filled
+
+    def _ranked(
+        self, cells: list[dict[str, Summary]], scores: Floats, primary: str, better: str, profile: str
+    ) -> list[Entry]:
+        labelled = self._labels_filled(profile)
+        entries = [
+            replace(
+                self._entry(i, cells[i], scores[i]),
+                scores={m: v[i] for m, v in self.values[profile].items()},
+                labelled={m: {k: v[i] for k, v in by_label.items()} for m, by_label in labelled.items()},
+            )
+            for i in range(len(self.keys))
+        ]
         if not primary:
             return sorted(entries, key=lambda e: (_STATES.index(e.state), e.name))
         intervals = st.bootstrap_intervals(scores, self.subjects)
@@ -407,7 +439,20 @@ class _TaskTables:
             devices=_distinct(r.device for r in done),
             values=scores,
             panels={r.case: r.panel for r in done if r.panel},
+            status=status,
+            costs=self._costs(index),
+            reasons={r.case: r.reason or "no reason given" for r in self.by_entry[index] if r.status != "ok"},
         )
+
+    def _costs(self, index: int) -> dict[str, Floats]:
+        """Cost of every case `(N,)`, NaN where there is none."""
+        made = {name: np.full(len(self.cases), np.nan) for name in ("wall_s", "cpu_s", "peak_mb")}
+        for result in self.by_entry[index]:
+            column = self.columns[result.case]
+            for name, array in made.items():
+                value = getattr(result, name)
+                array[column] = np.nan if value is None else value
+        return made
 
     def _troubles(self) -> tuple[Trouble, ...]:
         groups: dict[tuple[str, str, str], list[str]] = {}

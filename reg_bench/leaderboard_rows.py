@@ -20,13 +20,14 @@ from reg_bench.results import KEY_FIELDS, row_files
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kind:
-    """What a value is: of a case (label `all`) as it stands, not of a forecast. Shared by the rows of a file, and
-    compared by identity, which is what makes a million of them quick to sort into tables."""
+    """What a value is: of a case (label `all`) or of one of its labels as it stands, not of a forecast. Shared by the
+    rows of a file, and compared by identity, which is what makes a million of them quick to sort into tables."""
 
     profile: str
     metric: str
     unit: str
     frame: int
+    label: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,9 @@ class Result:
     def case(self) -> str:
         return self.key[_CASE]
 
+
+#: Metrics whose values of single labels are shown: there may be hundreds of landmarks.
+LABEL_METRICS = frozenset({"dice", "hd95"})
 
 _MOST_LAYOUTS = 20_000
 _CASE = KEY_FIELDS.index("case")
@@ -105,7 +109,7 @@ class _LineParser:
 
     def __init__(self) -> None:
         self._decode = json.JSONDecoder().decode
-        self._kinds: dict[tuple[str, str, str, int], Kind] = {}
+        self._kinds: dict[tuple[str, str, str, int, str], Kind] = {}
         self._layouts: dict[str, list[tuple[int, Kind]]] = {}
 
     def __call__(self, line: bytes) -> Any:
@@ -152,15 +156,17 @@ class _LineParser:
         if len(objects) != len(between) - 1:
             raise ValueError("not one number per object")
         kinds = [_kind(item) for item in objects]
-        shared = [k and self._kinds.setdefault((k.profile, k.metric, k.unit, k.frame), k) for k in kinds]
+        shared = [k and self._kinds.setdefault((k.profile, k.metric, k.unit, k.frame, k.label), k) for k in kinds]
         return [(i, kind) for i, kind in enumerate(shared) if kind is not None]
 
 
 def _kind(value: Mapping[str, Any]) -> Kind | None:
-    """What a parsed value is, or None for what the tables do not use: single labels and forecasts."""
-    if value["label"] != "all" or value.get("horizon_s"):
+    """What a parsed value is, or None for what the tables do not use: forecasts, and single labels but for overlap
+    and Hausdorff distance."""
+    label, metric = str(value["label"]), str(value["metric"])
+    if (label != "all" and metric not in LABEL_METRICS) or value.get("horizon_s"):
         return None
-    return Kind(str(value["profile"]), str(value["metric"]), value.get("unit") or "", int(value.get("frame") or 0))
+    return Kind(str(value["profile"]), metric, value.get("unit") or "", int(value.get("frame") or 0), label)
 
 
 def _result(row: Mapping[str, Any]) -> Result:

@@ -223,7 +223,16 @@ def test_protocol_names_what_the_numbers_depend_on() -> None:
 def test_rows_are_read_as_the_results_module_reads_them(tmp_path: Path) -> None:
     rng = random.Random(5)
     rows = [
-        row(m, c, [value("dice", rng.random(), unit="1"), value("dice", rng.random(), label="3"), value("hd95", None)])
+        row(
+            m,
+            c,
+            [
+                value("dice", rng.random(), unit="1"),
+                value("dice", rng.random(), label="3"),
+                value("hd95", None),
+                value("tre_landmarks", rng.random(), label="17"),
+            ],
+        )
         for m in ("a", "b")
         for c in CASES
     ]
@@ -235,11 +244,15 @@ def test_rows_are_read_as_the_results_module_reads_them(tmp_path: Path) -> None:
             "not json\n" + json.dumps(rows[1], indent=None, separators=(",", ":")) + "\n" + '{"event":"result","key'
         )
     ours = {
-        r.key: [(k.metric, None if math.isnan(v) else v) for k, v in r.values] for r in leaderboard_rows.read(tmp_path)
+        r.key: [(k.metric, k.label, None if math.isnan(v) else v) for k, v in r.values]
+        for r in leaderboard_rows.read(tmp_path)
     }
     theirs = {
-        leaderboard_rows.from_rows([r])[0].key: [(v["metric"], v["value"]) for v in r["values"] if v["label"] == "all"]
+        leaderboard_rows.from_rows([r])[0].key: [
+            (v["metric"], v["label"], v["value"]) for v in r["values"] if v["metric"] != "tre_landmarks"
+        ]
         for r in results.read_rows(tmp_path)
     }
     assert ours == theirs
+    assert any(label == "3" for values in ours.values() for _, label, _ in values)
     assert len(ours) == 21
