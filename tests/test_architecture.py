@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "monai", "pytorch_lightning", "torchio"}
 MATHEMATICS = ("discrete", "field", "landmarks", "metrics", "optimization", "regularization", "similarity")
-MATHEMATICS += ("sparse_to_dense", "tracking", "transformation")
+MATHEMATICS += ("sparse_to_dense", "state_space", "tracking", "transformation")
 NO_TORCH = ["cli", "discovery", "suite", "results", "statistics", "leaderboard", "report", "errors"]
 NO_TORCH += sorted(p.stem for p in (ROOT / "reg_bench").glob("command_*.py"))
 
