@@ -24,7 +24,7 @@ from reg_bench.types import ImageSequence
 
 LABEL_NAMES = {1: "blood pool", 2: "myocardium"}
 
-_BEAT = PchipInterpolator(
+BEAT = PchipInterpolator(
     [0.0, 0.08, 0.22, 0.35, 0.45, 0.58, 0.72, 0.88, 1.0], [0.0, 0.15, 0.80, 1.0, 0.88, 0.40, 0.22, 0.16, 0.0]
 )
 """Contraction over one beat: systole, fast filling, diastasis, atrial kick."""
@@ -281,7 +281,7 @@ def _rhythm(config: HeartConfig, generator: np.random.Generator) -> tuple[Array,
     time = np.arange(max(config.length, 20)) * config.seconds_per_frame
     beat = np.floor(time / period).astype(int)
     strength = np.r_[1.0, generator.uniform(0.9, 1.05, beat.max() + 1)][beat]
-    return np.asarray(strength * _BEAT(time / period - beat)), np.sin(np.pi * time / breath) ** 2
+    return np.asarray(strength * BEAT(time / period - beat)), np.sin(np.pi * time / breath) ** 2
 
 
 def _along(vector: Array, points: Array) -> Array:
