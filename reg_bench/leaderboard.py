@@ -266,8 +266,8 @@ class _TaskTables:
                 numbers.append(value)
         found: dict[tuple[str, str, str], list[tuple[int, str, list[int], list[float]]]] = {}
         for kind, (places, numbers) in by_kind.items():
-            place = (kind.profile, kind.metric, kind.label)
-            found.setdefault(place, []).append((kind.frame, kind.unit, places, numbers))
+            part = (kind.profile, kind.metric, kind.label)
+            found.setdefault(part, []).append((kind.frame, kind.unit, places, numbers))
         size = self.shape[0] * width
         for (profile, metric, label), lists in sorted(found.items()):
             # In order of frame and place: sums of floats depend on their order, the order of the rows must not show.

@@ -86,7 +86,11 @@ CSV_HEAD = (
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a board: its title with unit, an explanation, and per entry a text and a sort key."""
+    """One column of a board: its title with unit, an explanation, and per entry a text and a sort key.
+
+    `source` says which value of the cases the numbers come from, as `profile/metric`, with `#label` for that of one
+    label; `spans` are intervals with their middle, in percent of the range of all.
+    """
 
     title: str
     hint: str
@@ -94,6 +98,8 @@ class Column:
     keys: tuple[float | None, ...]
     better: str = ""
     primary: bool = False
+    source: str = ""
+    spans: tuple[tuple[float, float, float] | None, ...] = ()
 
     def best(self, board: Board) -> set[int]:
         """Lines of ranked methods that hold the best value, where the column has a better end."""
@@ -166,13 +172,21 @@ def _metric_columns(board: Board, metric: str) -> list[Column]:
     cells = [e.cells[metric] for e in entries]
     title, hint = title_of(metric, board.metrics), HINTS.get(metric, "")
     better, means = board.better[metric], tuple(c.mean for c in cells)
+    source = f"{board.profile}/{metric}"
     if metric == "nonpositive_fraction":
-        return [Column(f"{title} [%]", hint, tuple(_percent(c.mean) for c in cells), means, better)]
+        texts = tuple(_percent(c.mean) for c in cells)
+        return [Column(f"{title} [%]", hint, texts, means, better, source=source)]
     suffix = "" if unit in ("", "1") else f" [{unit}]"
     texts = tuple(number(c.mean, metric) + (f" ± {number(c.sd, metric)}" if c.sd is not None else "") for c in cells)
     made = [
         Column(
-            title + suffix, f"{hint}; mean ± sd over cases".strip("; "), texts, means, better, metric == board.primary
+            title + suffix,
+            f"{hint}; mean ± sd over cases".strip("; "),
+            texts,
+            means,
+            better,
+            metric == board.primary,
+            source,
         )
     ]
     if metric == board.primary:
@@ -181,43 +195,60 @@ def _metric_columns(board: Board, metric: str) -> list[Column]:
         tail = tuple(c.hardest for c in cells)
         short = title.replace("Dice", "DSC").replace("TRE", "TRE30", 1).replace("DSC", "DSC30")
         hint = f"mean over the hardest {HARDEST_PERCENT} % of the cases ({board.hardest_n}), by {board.hardest_by}"
-        made.append(Column(short + suffix, hint, tuple(number(t, metric) for t in tail), tail, better))
+        made.append(Column(short + suffix, hint, tuple(number(t, metric) for t in tail), tail, better, source=source))
     return made
 
 
 def _primary_columns(board: Board, metric: str) -> list[Column]:
-    intervals = [e.interval for e in board.entries]
+    intervals, source = [e.interval for e in board.entries], f"{board.profile}/{metric}"
     texts = tuple(NONE if i is None else f"{number(i[0], metric)}–{number(i[1], metric)}" for i in intervals)
     lows = tuple(None if i is None else i[0] for i in intervals)
     made = []
     if any(intervals):
         hint = f"95 % bootstrap interval of the mean over {board.subjects} subjects"
-        made.append(Column("95 % CI", hint, texts, lows))
+        made.append(Column("95 % CI", hint, texts, lows, source=source, spans=_spans(board)))
     p_values = tuple(e.p_value for e in board.entries)
     if any(p is not None for p in p_values):
         texts = tuple(NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in p_values)
         hint = "paired Wilcoxon signed-rank test against the best, over subjects, Holm-corrected"
-        made.append(Column("p", hint, texts, p_values))
+        made.append(Column("p", hint, texts, p_values, source=source))
     for profile, ranks in board.other_ranks.items():
         places = tuple(ranks.get(e.name) for e in board.entries)
         keys = tuple(None if r is None else float(r) for r in places)
         texts = tuple(NONE if r is None else str(r) for r in places)
-        made.append(Column(f"rank {profile}", f"rank in the profile {profile}", texts, keys))
+        made.append(
+            Column(f"rank {profile}", f"rank in the profile {profile}", texts, keys, source=f"{profile}/{metric}")
+        )
     return made
+
+
+def _spans(board: Board) -> tuple[tuple[float, float, float] | None, ...]:
+    """Intervals of the primary metric around its mean, in percent of what all intervals span together."""
+    known = [e.interval for e in board.entries if e.interval is not None]
+    low, high = min(i[0] for i in known), max(i[1] for i in known)
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / ((high - low) or 1.0), 1)
+
+    means = [e.cells[board.primary].mean for e in board.entries]
+    return tuple(
+        None if e.interval is None or m is None else (place(e.interval[0]), place(m), place(e.interval[1]))
+        for e, m in zip(board.entries, means, strict=True)
+    )
 
 
 def _cost_columns(board: Board) -> list[Column]:
     entries = board.entries
     alone = "median over cases timed exclusively; only the registration itself"
 
-    def column(title: str, hint: str, value: Callable[[Entry], float | None]) -> Column:
+    def column(title: str, hint: str, value: Callable[[Entry], float | None], source: str) -> Column:
         keys = tuple(value(e) for e in entries)
-        return Column(title, hint, tuple(number(k) for k in keys), keys)
+        return Column(title, hint, tuple(number(k) for k in keys), keys, source=source)
 
     return [
-        column("time [s]", f"wall seconds, {alone}", lambda e: e.wall_s),
-        column("CPU [s]", f"CPU seconds, {alone}", lambda e: e.cpu_s),
-        column("peak [MB]", "largest peak memory of a case", lambda e: e.peak_mb),
+        column("time [s]", f"wall seconds, {alone}", lambda e: e.wall_s, "wall_s"),
+        column("CPU [s]", f"CPU seconds, {alone}", lambda e: e.cpu_s, "cpu_s"),
+        column("peak [MB]", "largest peak memory of a case", lambda e: e.peak_mb, "peak_mb"),
     ]
 
 
@@ -234,6 +265,8 @@ def protocol(boards: Sequence[Board], manifest: Mapping[str, Any]) -> list[tuple
         lines += [(f"HD95, {p}", HD95_DEFINITIONS.get(p, "")) for p in profiles]
     units = sorted({f"{title_of(m, [m])} in {u}" for b in boards for m, u in b.units.items() if u not in ("", "1")})
     lines.append(("units", "; ".join(units) or "none of the metrics has a unit"))
+    counted = _labels_counted(boards)
+    lines += [("labels counted", counted)] if counted else []
     lines.append(
         (
             "failures",
@@ -262,6 +295,18 @@ def protocol(boards: Sequence[Board], manifest: Mapping[str, Any]) -> list[tuple
     )
     lines += _provenance(manifest)
     return [(name, text) for name, text in lines if text]
+
+
+def _labels_counted(boards: Sequence[Board]) -> str:
+    """How many labels a case has, by task; those absent from the fixed image of a case do not count."""
+    words = []
+    for board in boards:
+        found = [e.scores["labels_counted"] for e in board.entries if "labels_counted" in e.scores]
+        counts = sorted({int(v) for a in found for v in a if v == v}) if board.main else []
+        if counts:
+            several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+            words.append(f"{board.task}: {several} per case")
+    return "; ".join(words)
 
 
 def _streaming(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

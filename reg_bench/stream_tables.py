@@ -184,7 +184,8 @@ def columns(table: StreamTable) -> list[Column]:
         title = f"{title_of(primary, table.board.metrics)}, {condition.replace('-', ' ')}"
         texts = tuple(number(m, primary) for m in means)
         hint = "mean over cases where only these frames were given; all frames are scored"
-        made.append(Column(title, hint, texts, means, table.board.better.get(primary, "")))
+        source = f"{table.board.profile}/{primary}"
+        made.append(Column(title, hint, texts, means, table.board.better.get(primary, ""), source=source))
     return made + latencies[2:]
 
 
@@ -194,31 +195,36 @@ def _dice_column(table: StreamTable, label: str) -> Column:
     texts = tuple(f"{v.mean():.3f} ± {v.std(ddof=1):.3f}" if len(v) > 1 else NONE for v in values)
     count = max(map(len, values), default=0)
     hint = f"mean ± sd over all frames of all cases ({count}); a failed case counts as 0"
-    return Column(f"Dice {label}", hint, texts, means, "higher")
+    return Column(f"Dice {label}", hint, texts, means, "higher", source=f"{table.board.profile}/dice#{label}")
 
 
 def _latency_columns(table: StreamTable) -> list[Column]:
-    def column(title: str, hint: str, value: Callable[[Stream], float | None], better: str = "lower") -> Column:
+    def column(
+        title: str, hint: str, value: Callable[[Stream], float | None], metric: str, better: str = "lower"
+    ) -> Column:
         keys = tuple(value(s) for s in table.streams)
-        return Column(title, hint, tuple(NONE if k is None else _short(k) for k in keys), keys, better)
+        texts = tuple(NONE if k is None else _short(k) for k in keys)
+        return Column(title, hint, texts, keys, better, source=f"{table.board.profile}/{metric}")
 
     def at(share: float) -> Callable[[Stream], float | None]:
         return lambda s: float(np.quantile(s.latency_ms, share)) if len(s.latency_ms) else None
 
     budget, alone = table.budget_ms, "frames after the first, of cases timed exclusively"
     return [
-        column("median [ms]", f"median latency over the {alone}", at(0.5)),
-        column("p95 [ms]", f"95th percentile of the latency over the {alone}", at(0.95)),
-        column("p99 [ms]", f"99th percentile of the latency over the {alone}", at(0.99)),
+        column("median [ms]", f"median latency over the {alone}", at(0.5), "latency_median"),
+        column("p95 [ms]", f"95th percentile of the latency over the {alone}", at(0.95), "latency_p95"),
+        column("p99 [ms]", f"99th percentile of the latency over the {alone}", at(0.99), "latency_p99"),
         column(
             "first [ms]",
             "until the first estimate is there, the start on the reference included; median over cases",
             lambda s: float(np.median(s.first_ms)) if len(s.first_ms) else None,
+            "latency_first",
         ),
         column(
             f"within {budget:g} ms [%]",
             f"share of the {alone}, whose estimate was there within the budget",
             lambda s: 100 * float((s.latency_ms <= budget).mean()) if len(s.latency_ms) else None,
+            "within_budget",
             "higher",
         ),
     ]

@@ -84,7 +84,7 @@ def test_the_page_stands_alone_and_links_only_pictures_that_exist(tmp_path: Path
     assert links.tags.count("script") == 1
     assert "c&lt;script&gt;" in page
     assert "prefers-color-scheme: dark" in page
-    assert "worst case" in page
+    assert "5th worst case" in page
     assert "median case" in page
 
 
