@@ -126,10 +126,15 @@ class Learn2Reg(RegistrationDataModule):
         self.size = None if size is None else tuple(size)
         self.intensity, self.masks = intensity, masks
         self.window = None if window is None else tuple(window)
+        self._challenge: TaskFiles | None = None
+
+    def challenge(self) -> TaskFiles | None:
+        self.survey()
+        return self._challenge
 
     def look_through(self) -> Survey:
         survey = Survey(self.root_folder())
-        task = self._find(survey)
+        task = self._challenge = self._find(survey)
         if task is None:
             return survey
         for scan in (*task.scans.values(), *task.test_scans.values()):

@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from reg_bench import __version__
 from reg_bench.errors import RegBenchError
 
-COMMANDS = ("run", "register", "evaluate", "report", "list", "check", "data", "fit", "validate", "test", "predict")
+COMMANDS = (
+    "run",
+    "register",
+    "evaluate",
+    "submit",
+    "report",
+    "list",
+    "check",
+    "data",
+    "fit",
+    "validate",
+    "test",
+    "predict",
+)
 # Commands that pass the words after them on to Lightning's command line.
 TRAINING = ("fit", "validate", "test", "predict")
 

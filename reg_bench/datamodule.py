@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from monai.data import Dataset
 from pytorch_lightning import LightningDataModule
@@ -27,6 +27,9 @@ from reg_bench.splits import SPLITS, Split
 from reg_bench.survey import Record, Survey, subjects_of
 from reg_bench.training_order import LateLoader, TrainingCases, TrainingOrder, shuffled
 from reg_bench.types import ImageSequence, RegistrationPair, collate_pairs
+
+if TYPE_CHECKING:
+    from reg_bench.learn2reg_task import TaskFiles
 
 # Arguments that decide how cases are delivered or where they are found, but not what they are.
 _DELIVERY = frozenset({"self", "root", "batch_size", "num_workers", "cache", "cache_dir", "augmentation"})
@@ -143,6 +146,10 @@ class RegistrationDataModule(LightningDataModule, ABC):
     @abstractmethod
     def load(self, record: Record) -> RegistrationPair:
         """The case of `record` as a batch of one. Same record, same pair, in any process."""
+
+    def challenge(self) -> TaskFiles | None:
+        """The task of the Learn2Reg challenge that the cases are of; `None` for all other data."""
+        return None
 
     def sequence(self, record: Record) -> ImageSequence:
         """The sequence that the case of `record` is a frame of; datasets of single pairs have none.

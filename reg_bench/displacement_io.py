@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reg_bench import nifti
+from reg_bench.displacement_2020 import as_float16, decode_2020, encode_2020, half_shape
 from reg_bench.errors import DataError
 from reg_bench.grid import Grid, grids_equal
 from reg_bench.image_io import reason, squeezed_grid, to_sitk, write_sitk
@@ -242,32 +243,21 @@ def _read_learn2reg(path: Path, grid: Grid) -> NDArray[np.floating]:
 
 
 def _read_learn2reg_2020(path: Path, grid: Grid) -> NDArray[np.float32]:
-    from scipy.ndimage import zoom
-
     dims = grid.dimension
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path}: expected .npz for the format learn2reg-2020")
     array = _load_npz(path)
     if array.dtype != np.float16:
         raise DataError(f"{path}: voxels of type {array.dtype}, expected float16 (format learn2reg-2020)")
-    half = tuple(_half(n) for n in grid.shape)
+    half = half_shape(grid.shape)
     shapes = ((dims, *half), (dims, *grid.shape))
     if array.shape not in shapes:
         hint = "The components come last; they must come first" if array.shape[-1:] == (dims,) else ""
         raise DataError(f"{path}: shape {array.shape}, expected {shapes[0]} (half) or {shapes[1]} (full). {hint}")
     _check_numbers(path, array)
-    u: NDArray[np.float32] = array.astype(np.float32)
-    if u.shape[1:] != grid.shape:
-        # Values are voxels of the full grid already: only the grid becomes finer. Order 2 as in the evaluation.
-        factors = [n / m for n, m in zip(grid.shape, half, strict=True)]
-        u = np.stack([zoom(component, factors, order=2) for component in u])
+    u = decode_2020(array, grid.shape)
     _check_values(path, u, u, "voxels")
     return u
-
-
-def _half(n: int) -> int:
-    """Length of an axis at half resolution: what `scipy.ndimage.zoom` makes of it with the factor 0.5."""
-    return max(1, round(n * 0.5))
 
 
 def _load_npz(path: Path) -> NDArray[Any]:
@@ -305,7 +295,7 @@ def write_learn2reg(path: str | Path, field: DisplacementField | Tensor | NDArra
     array = np.moveaxis(_single(path, field), 0, -1)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".npz":
-        np.savez_compressed(path, arr_0=_as_float16(path, array))
+        np.savez_compressed(path, arr_0=as_float16(array, str(path)))
     elif nifti.is_nifti(path):
         write_sitk(path, sitk.GetImageFromArray(np.ascontiguousarray(array.T.astype(np.float32)), isVector=False))
     else:
@@ -325,25 +315,12 @@ def write_learn2reg_2020(
     Raises:
         DataError: as `write_learn2reg`.
     """
-    from scipy.ndimage import zoom
-
     path = Path(path)
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path}: expected a name ending in .npz")
-    u = _single(path, field).astype(np.float32)
-    if half:
-        factors = [_half(n) / n for n in u.shape[1:]]
-        u = np.stack([zoom(component, factors, order=2) for component in u])
+    stored = encode_2020(_single(path, field), half=half, name=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, arr_0=_as_float16(path, u))
-
-
-def _as_float16(path: Path, array: NDArray[Any]) -> NDArray[np.float16]:
-    with np.errstate(over="ignore"):
-        small = array.astype(np.float16)
-    if not np.isfinite(small).all():
-        raise DataError(f"{path}: displacements up to {np.abs(array).max():.4g} voxels do not fit into float16")
-    return small
+    np.savez_compressed(path, arr_0=stored)
 
 
 # -------------------------------------------------------------------------------------------- plausibility

@@ -149,6 +149,7 @@ _ALL = (
         modality={0: "MR FLAIR", 1: "MR T1", 2: "US"},
         metrics=_POINTS,
         primary="tre_landmarks",
+        task_2020=1,
     ),
 )
 

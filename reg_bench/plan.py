@@ -20,6 +20,7 @@ from reg_bench.weights_files import ARGUMENT, portable, weights_of
 if TYPE_CHECKING:
     from reg_bench.datamodule import RegistrationDataModule
     from reg_bench.method import RegistrationModule, SequenceModule
+    from reg_bench.submission_write import FieldFiles
 
 Mode = Literal["only-missing", "retry-failed", "overwrite"]
 
@@ -227,6 +228,18 @@ def missing_jobs(plan: Plan, state: RunState, mode: Mode, since: str) -> list[Jo
     if mode not in ("only-missing", "retry-failed", "overwrite"):
         raise ConfigError(f"unknown mode {mode!r}")
     return [job for job in plan.jobs() if not _counts(state.results.get(plan.key(job)), mode, since)]
+
+
+def with_lost_files(plan: Plan, jobs: Sequence[Job], state: RunState, since: str, files: FieldFiles) -> list[Job]:
+    """`jobs` and those that were done before `since` but whose field is not, or no longer, among `files`."""
+    wanted = set(jobs)
+
+    def lost(job: Job) -> bool:
+        result = state.results.get(plan.key(job))
+        done = result is not None and result["status"] == "ok" and str(result["time"]) < since
+        return done and not files.has(plan.tasks[job.task].task.name, job.case)
+
+    return [job for job in plan.jobs() if job in wanted or lost(job)]
 
 
 def _counts(result: Mapping[str, Any] | None, mode: Mode, since: str) -> bool:

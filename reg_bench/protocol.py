@@ -24,7 +24,8 @@ class Protocol:
         timing: `exclusive` takes turns between the processes of a run, `shared` does not (such rows stay out of
             timing tables). `auto` is exclusive on CPU, where processes share cores.
         panels: whether to draw the picture of each case.
-        official: year of the Learn2Reg rules behind the profile `learn2reg`.
+        official: year of the Learn2Reg rules behind the profile `learn2reg`. Under those of `2020` the tasks of that
+            year are scored as the challenge got them: float16, at half resolution but for the hippocampus.
     """
 
     threads: int = 1

@@ -22,6 +22,8 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch.utils.data import DataLoader
 
 from reg_bench.clock import Measured, TimeLimitExceeded, TimingLock, Watchdog, measure
+from reg_bench.datamodule import RegistrationDataModule
+from reg_bench.displacement_2020 import stored_2020
 from reg_bench.errors import MissingExtraError
 from reg_bench.method import RegistrationModule, check_field
 from reg_bench.plan import Job, Plan, SkippedError
@@ -29,10 +31,13 @@ from reg_bench.protocol import case_seed, seed_everything, set_threads
 from reg_bench.results import CaseKey, CaseResult, RowWriter, value_entry
 from reg_bench.sequence_as_pairs import as_pairwise
 from reg_bench.stream_runner import StreamRunner
+from reg_bench.submission_layout import is_half
 from reg_bench.types import DisplacementField, RegistrationPair
 from reg_bench.warm_up import bit_sum, central_crop
 
 Report = Callable[[Mapping[str, Any]], None]
+# Takes the field of a case, named by its task and itself, before its row is written.
+Keep = Callable[[str, str, DisplacementField], None]
 
 
 @dataclass(frozen=True)
@@ -74,11 +79,12 @@ class CaseRunner(LightningModule):
         plan: the run.
         folder: of the run.
         report: told what begins and ends; raises where nobody listens any more.
+        keep: given every field that was computed.
     """
 
-    def __init__(self, plan: Plan, folder: Path, report: Report) -> None:
+    def __init__(self, plan: Plan, folder: Path, report: Report, keep: Keep | None = None) -> None:
         super().__init__()
-        self.plan, self.folder, self.report = plan, folder, report
+        self.plan, self.folder, self.report, self.keep = plan, folder, report, keep
         self.methods = torch.nn.ModuleList(m.module for m in plan.methods if m.module is not None)
         self._loaded: tuple[tuple[int, str], LoadedCase] | None = None
         self._datasets: dict[int, Mapping[str, Callable[[], RegistrationPair]]] = {}
@@ -155,6 +161,9 @@ class CaseRunner(LightningModule):
         if scored.scored is not None:
             scored = scored.scored
             field, backward = field.on(scored), None if backward is None else backward.on(scored.swapped())
+        if self.keep is not None:
+            self.keep(task.task.name, key.case, field)
+        field = self._as_official(task.data, field, key.case)
         begin = time.perf_counter()
         values = self._score(job, scored, field, backward)
         score_s = time.perf_counter() - begin
@@ -172,6 +181,13 @@ class CaseRunner(LightningModule):
             device=self.device.type,
             panel=self._draw(key, scored, field),
         )
+
+    def _as_official(self, data: RegistrationDataModule, field: DisplacementField, case: str) -> DisplacementField:
+        """What is left of a field that goes through the files of 2020, where the rules of that year are asked for."""
+        challenge = data.challenge() if self.plan.suite.protocol.official == "2020" else None
+        if challenge is None or not challenge.preset.task_2020:
+            return field
+        return replace(field, u=stored_2020(field.u, half=is_half("learn2reg-2020", challenge.preset.name), name=case))
 
     def _load(self, job: Job) -> LoadedCase:
         """The case on the device; kept for the methods that follow."""
@@ -296,6 +312,13 @@ def make_trainer(device: str, devices: int, folder: Path) -> Trainer:
     )
 
 
-def run(plan: Plan, folder: Path, trainer: Trainer, list_jobs: Callable[[], list[Job]], report: Report) -> None:
+def run(
+    plan: Plan,
+    folder: Path,
+    trainer: Trainer,
+    list_jobs: Callable[[], list[Job]],
+    report: Report,
+    keep: Keep | None = None,
+) -> None:
     """Runs what `list_jobs` (asked on rank 0 only) names; every process writes its rows to a file of its own."""
-    trainer.predict(CaseRunner(plan, folder, report), datamodule=Jobs(list_jobs), return_predictions=False)
+    trainer.predict(CaseRunner(plan, folder, report, keep), datamodule=Jobs(list_jobs), return_predictions=False)

@@ -58,6 +58,8 @@ class Settings:
         tasks: names of the tasks to run; empty: all of the suite.
         budget_ms: milliseconds in which the estimate of a streamed frame has to be there; `None`: as the suite says.
         checkpoints: names of methods, `None` for all that take weights, and files of weights for them.
+        submission: folder, profile and tasks of the files of a Learn2Reg submission that the run is to write, see
+            `reg_bench.submission_write.FieldFiles`; `None`: none.
     """
 
     suite: str
@@ -74,6 +76,7 @@ class Settings:
     tasks: tuple[str, ...] = ()
     budget_ms: float | None = None
     checkpoints: tuple[tuple[str | None, str], ...] = ()
+    submission: Mapping[str, Any] | None = None
 
 
 class Listener(Protocol):

@@ -75,6 +75,7 @@ def _work(settings: Mapping[str, Any], report: Callable[[Mapping[str, Any]], Non
     from reg_bench import plan as planning
     from reg_bench import runner
     from reg_bench.protocol import set_threads
+    from reg_bench.submission_write import from_settings
     from reg_bench.suite import load_suite, select_methods, with_budget
     from reg_bench.weights_files import with_checkpoints
 
@@ -94,15 +95,21 @@ def _work(settings: Mapping[str, Any], report: Callable[[Mapping[str, Any]], Non
     device = "gpu" if torch.cuda.is_available() else "cpu"
     folder = Path(settings["out"])
     trainer = runner.make_trainer(device, int(settings["devices"]), folder)
-    runner.run(plan, folder, trainer, lambda: _list_jobs(plan, settings, device, report), report)
+    files = from_settings(settings["submission"])
+    keep = None if files is None else files.write
+    runner.run(plan, folder, trainer, lambda: _list_jobs(plan, settings, device, report, files), report, keep)
 
 
 def _list_jobs(
-    plan: Any, settings: Mapping[str, Any], device: str, report: Callable[[Mapping[str, Any]], None]
+    plan: Any,
+    settings: Mapping[str, Any],
+    device: str,
+    report: Callable[[Mapping[str, Any]], None],
+    files: Any = None,
 ) -> list[Any]:
     """Writes the manifest, gives up on what has killed its process twice, tells the totals; rank 0 only."""
     from reg_bench import manifest, results
-    from reg_bench.plan import killed_jobs, missing_jobs, spread
+    from reg_bench.plan import killed_jobs, missing_jobs, spread, with_lost_files
 
     folder = Path(settings["out"])
     made = describe(plan, device, int(settings["devices"]))
@@ -110,6 +117,8 @@ def _list_jobs(
     manifest.write_splits(folder, {t.task.name: t.data.subjects() for t in plan.tasks if t.data is not None})
     state = results.state(folder)
     jobs = missing_jobs(plan, state, settings["mode"], settings["since"])
+    if files is not None:
+        jobs = with_lost_files(plan, jobs, state, settings["since"], files)
     killed = set(killed_jobs(plan, jobs, state))
     writer = results.RowWriter(folder / "rows.rank0.jsonl")
     for job in killed:
