@@ -33,7 +33,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Front:
-    """One drawing; `steps` is the line of the front."""
+    """One drawing; `steps` is the line of the front, `levels` are heights of reference rows: place, role, name."""
 
     title: str
     metric: str
@@ -43,6 +43,7 @@ class Front:
     y_ticks: Ticks
     marks: tuple[Mark, ...]
     steps: str
+    levels: tuple[tuple[float, str, str], ...] = ()
 
 
 def fronts(board: Board) -> list[Front]:
@@ -66,6 +67,9 @@ def _front(
 ) -> Front | None:
     known = [(e, cost(e), e.cells[board.primary].mean) for e in board.entries if e.complete]
     shown = [(e, c, m) for e, c, m in known if c is not None and m is not None]
+    # How long it takes to do nothing, or to look the truth up, says nothing: such rows are heights only.
+    references = [(e, m) for e, _, m in shown if e.role] if logarithmic else []
+    shown = [(e, c, m) for e, c, m in shown if not (logarithmic and e.role)]
     if len(shown) < 2:
         return None
     costs = np.array([c for _, c, _ in shown])
@@ -74,7 +78,8 @@ def _front(
     sign = 1.0 if board.better[board.primary] == "higher" else -1.0
     on_front = ranked & pareto(sign * means, costs, ranked)
     ends = [v for e, _, _ in shown for v in (e.interval or ())]
-    y, y_ticks = linear_scale(min([*means, *ends]), max([*means, *ends]), _BOTTOM, _TOP)
+    heights = [*means, *ends, *(m for _, m in references)]
+    y, y_ticks = linear_scale(float(min(heights)), float(max(heights)), _BOTTOM, _TOP)
     along = _log_scale if logarithmic else _scale_from_zero
     x, x_ticks = along(costs)
     places = [(x(float(c)), y(float(m))) for c, m in zip(costs, means, strict=True)]
@@ -86,7 +91,13 @@ def _front(
         marks.append(Mark(entry.name, entry.role, *place, interval, bool(front), label, words))
     best = sorted((p for p, f in zip(places, on_front, strict=True) if f))
     title = f"{axis_title(board, board.primary)} against {name}"
-    return Front(title, metric, x_title, axis_title(board, board.primary), x_ticks, y_ticks, tuple(marks), _steps(best))
+    y_title = axis_title(board, board.primary)
+    # Two floors are often the same: one line with both names.
+    together: dict[tuple[float, str], list[str]] = {}
+    for entry, m in references:
+        together.setdefault((y(m), entry.role), []).append(entry.name)
+    levels = tuple((place, role, ", ".join(names)) for (place, role), names in together.items())
+    return Front(title, metric, x_title, y_title, x_ticks, y_ticks, tuple(marks), _steps(best), levels)
 
 
 def pareto(gain: Floats, cost: Floats, among: Bools) -> Bools:
@@ -106,7 +117,7 @@ def _log_scale(values: Floats) -> tuple[Scale, Ticks]:
     high = max(high, low + 1)
 
     def x(value: float) -> float:
-        place = (np.log10(max(value, floor)) - low) / (high - low)
+        place = (np.log10(max(value, 10.0**low)) - low) / (high - low)
         return round(float(_LEFT + (_RIGHT - _LEFT) * place), 1)
 
     steps = (1, 2, 5) if high - low < 2 else (1,)

@@ -75,7 +75,7 @@ def _chosen(board: Board, entry: Entry, shown: Mapping[str, str], pictures: Pict
     ordered = known[order]
     # The median is one with a picture, the nearest to the middle.
     places = np.flatnonzero(drawn[order])
-    middle = int(ordered[places[np.argmin(np.abs(places - (len(ordered) - 1) / 2))]])
+    middle = int(ordered[places[np.argmin(np.abs(places - len(ordered) // 2))]])
     worst = [int(i) for i in ordered[:WORST] if int(i) != middle or len(ordered) > WORST]
     picks = [("median case", middle)]
     picks += [(f"{_ordinal(k + 1)} case", i) for k, i in enumerate(worst) if i != middle]

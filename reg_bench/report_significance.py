@@ -34,13 +34,15 @@ class HeatMap:
 
 
 def heat_map(board: Board) -> HeatMap | None:
-    """The map of all complete methods in the order of the table; None below two."""
+    """The map of all complete methods in the order of the table; None below two methods or subjects."""
     entries = [e for e in board.entries if e.complete and board.primary and e.cells[board.primary].mean is not None]
     if len(entries) < 2:
         return None
     better = board.better[board.primary]
     means = st.subject_means(np.stack([e.values for e in entries]), st.subjects_of(board.cases))
     p = pairwise_p(means, better)
+    if not np.isfinite(p).any():
+        return None
     rows = []
     for i, row in enumerate(entries):
         cells: list[Cell | None] = []

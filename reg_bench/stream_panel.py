@@ -16,6 +16,7 @@ from reg_bench.panels import (
     WARPED_COLOUR,
     colour_index,
     fitted_size,
+    jacobian_colours,
     outlined_tile,
     padded_tile,
     panel_font,
@@ -48,9 +49,9 @@ def draw_stream(
 ) -> None:
     """Writes a WebP of at most `max_bytes`: rows of `count` frames of the first case.
 
-    Above the frames with their own labels and those of the reference, warped; where there are none, below that the
-    warped reference. In the last row where the lines of a regular grid of the frame lie in the reference. Volumes are
-    cut once, through the first plane of `reg_bench.panel_views`.
+    Above the frames with their own labels and those of the reference, warped; then the warped reference; then where
+    the lines of a regular grid of the frame lie in the reference; then the Jacobian determinant. Volumes are cut once,
+    through the first plane of `reg_bench.panel_views`.
     """
     from PIL import Image, ImageDraw
 
@@ -58,7 +59,7 @@ def draw_stream(
     for step in chosen_steps(streamed, count):
         view = views(sequence.pair(step.frame), step.field)[0]
         what = f"frame {step.frame}, {step.time_s:.2f} s" + ("" if step.given else ", not given")
-        columns.append((what, _tiles(view, sequence.labels is not None)))
+        columns.append((what, _tiles(view)))
     height, rows = columns[0][1][0].height, len(columns[0][1])
     size = (len(columns) * (_WIDTH + _GAP) - _GAP, _HEAD + rows * (height + _GAP))
     sheet = Image.new("RGB", size, BACKGROUND)
@@ -71,12 +72,13 @@ def draw_stream(
     Path(path).write_bytes(small_webp(sheet, max_bytes))
 
 
-def _tiles(view: View, labelled: bool) -> list[Image]:
+def _tiles(view: View) -> list[Image]:
     size = fitted_size(view.fixed.shape, view.pixel, _WIDTH)
     frame, warped, reference = (
         scaled_tile(GREY[colour_index(p)], size) for p in (view.fixed, view.warped, view.moving)
     )
     contours = outlined_tile(outlined_tile(frame, view.fixed_labels, FIXED_COLOUR), view.warped_labels, WARPED_COLOUR)
     grid = tile_with_grid(outlined_tile(reference, view.moving_labels, WARPED_COLOUR), view)
-    tiles = [contours, grid] if labelled else [contours, warped, grid]
-    return [padded_tile(tile, (_WIDTH, size[1])) for tile in tiles]
+    # Not smoothed: a single folded pixel must stay visible.
+    jacobian = scaled_tile(jacobian_colours(view.jacobian), size, smooth=False)
+    return [padded_tile(tile, (_WIDTH, size[1])) for tile in (contours, warped, grid, jacobian)]

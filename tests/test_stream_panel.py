@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from reg_bench.stream_panel import chosen_steps, draw_stream
-from reg_bench.streaming import run_stream
+from reg_bench.streaming import Streamed, run_stream
 from reg_bench.types import ImageSequence
 from tests.fake_streams import FollowsCentre, moving_square
 
@@ -31,7 +31,7 @@ def drawn(sequence: ImageSequence, path: Path, **options: int) -> Image.Image:
 
 def redder_than_blue(picture: Image.Image) -> np.ndarray:
     """By how much, in the rows of contours: those of the warped reference are orange, of the frame itself cyan."""
-    colours = np.asarray(picture, dtype=int)[20 : picture.height // 2]
+    colours = np.asarray(picture, dtype=int)[20 : picture.height // 4]
     found: np.ndarray = colours[..., 0] - colours[..., 2]
     return found
 
@@ -49,12 +49,27 @@ def test_contours_of_the_frame_and_of_the_warped_reference(tmp_path: Path) -> No
     assert redder_than_blue(apart).min() < -60, "the square went on, the field stayed"
 
 
-def test_without_labels_the_warped_reference_is_shown(tmp_path: Path) -> None:
+def test_without_labels_there_are_no_contours(tmp_path: Path) -> None:
     sequence = moving_square([0, 2, 4])
     bare = replace(sequence, labels=None, labelled_frames=None, label_names=None)
-    with_labels, without = drawn(sequence, tmp_path / "a.webp"), drawn(bare, tmp_path / "b.webp")
-    assert without.height > with_labels.height
-    assert np.abs(redder_than_blue(without)).max() < 40
+    assert np.abs(redder_than_blue(drawn(bare, tmp_path / "b.webp"))).max() < 40
+
+
+def test_folds_are_magenta_in_the_last_row(tmp_path: Path) -> None:
+    sequence = moving_square([0, 2, 4])
+    streamed = run_stream(FollowsCentre(), sequence)
+
+    def magenta(path: Path, steps: Streamed) -> int:
+        draw_stream(sequence, steps, path, 2)
+        with Image.open(path) as picture:
+            colours = np.asarray(picture.convert("RGB"), dtype=int)[-picture.height // 4 :]
+        return int(((colours[..., 0] > 180) & (colours[..., 2] > 140) & (colours[..., 1] < 90)).sum())
+
+    assert magenta(tmp_path / "smooth.webp", streamed) == 0
+    u = streamed.steps[-1].field.u.clone()
+    u[:, 0, 5:9, 5:9] -= 3 * torch.arange(4.0)[:, None]
+    folded = replace(streamed.steps[-1], field=replace(streamed.steps[-1].field, u=u))
+    assert magenta(tmp_path / "folded.webp", replace(streamed, steps=(*streamed.steps[:-1], folded))) > 50
 
 
 def test_noise_is_squeezed_into_the_limit(tmp_path: Path) -> None:

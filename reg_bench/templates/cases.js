@@ -24,6 +24,11 @@ const unpack = (task, pack, label, m) => {
   return (c) => (text[3 * c] === "~" ? null : pack.low + pack.step * ((at(3 * c) << 12) + (at(3 * c + 1) << 6) + at(3 * c + 2)));
 };
 const valueOf = (task, source, m) => {
+  const [, own, rival] = source.match(/^(.*)@(\d+)$/s) ?? [];
+  if (own !== undefined) {
+    const [a, b] = [valueOf(task, own, m), valueOf(task, own, Number(rival))];
+    return (c) => (a(c) === null || b(c) === null ? null : a(c) - b(c));
+  }
   const [key, label] = source.split(/#(.*)/s);
   if (label !== undefined) {
     const pack = task.labels[key];
@@ -33,6 +38,11 @@ const valueOf = (task, source, m) => {
   return (c) => (list ? list[c] : null);
 };
 const metricOf = (task, source) => {
+  const [, own, rival] = source.match(/^(.*)@(\d+)$/s) ?? [];
+  if (own !== undefined) {
+    const metric = metricOf(task, own);
+    return { ...metric, title: `${metric.title} less that of ${task.methods[rival].name}` };
+  }
   const [key, label] = source.split(/#(.*)/s);
   const metric = task.metrics.find((item) => item.key === key) ?? { key, title: key, unit: "", better: "neutral", decimals: null };
   return label === undefined ? metric : { ...metric, title: `${metric.title} of label ${label}` };
@@ -157,7 +167,7 @@ const showRivals = (c) => {
 };
 const openCases = (id, m, source, c) => {
   const task = taskOf(id);
-  if (!task || !task.methods[m]) return;
+  if (!task || !task.methods[m] || (c !== undefined && !task.cases[c])) return;
   const same = now && now.id === id && now.m === m && now.source === source;
   source ||= now?.id === id ? now.source : task.primary || task.metrics[0]?.key || "wall_s";
   now = { id, task, m, source, order: orderOf(task, m, source), c: c ?? null };
@@ -208,7 +218,8 @@ document.addEventListener("click", (event) => {
   const id = target?.closest("[data-task]")?.dataset.task;
   if (!holder || id === undefined || dialog.contains(target)) return;
   const m = holder.dataset.m;
-  const source = target.closest("[data-source]")?.dataset.source ?? "";
+  const against = target.dataset.against;
+  const source = against === undefined ? (target.closest("[data-source]")?.dataset.source ?? "") : `${taskOf(id).primary}@${against}`;
   if (target.dataset.c !== undefined) {
     if (source) openCases(id, Number(m), source);
     go(`case/${id}/${m}/${target.dataset.c}`);
