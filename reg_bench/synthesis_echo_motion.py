@@ -131,9 +131,10 @@ class EchoMotion:
         across = across * self._narrowing(along)
         axis = along.clamp(max=self._cap)
         beyond = along - axis
-        squared = across**2 + beyond**2
+        # On the axis itself the factor would be nothing by nothing.
+        squared = (across**2 + beyond**2).clamp(min=1e-2)
         here = squared + self._growth(squared) * (1 - _ramp((-along - 3 * self.unit) / (28 * self.unit)))
-        factor = (here / squared.clamp(min=1e-6)).sqrt()
+        factor = (here / squared).sqrt()
         along = axis + beyond * factor
         across = across * factor / self._narrowing(along)
         material = [float(self.base[i]) + float(self.across[i]) * across + float(self.along[i]) * along for i in (0, 1)]

@@ -177,6 +177,18 @@ def test_a_heart_without_strength_moves_only_with_the_probe() -> None:
     assert float((area.max() - area.min()) / area.mean()) < 0.03
 
 
+def test_points_on_the_long_axis_move_with_their_neighbours() -> None:
+    generator = np.random.default_rng(0)
+    motion = EchoMotion((112, 112), echo_rhythm(30, 0.02, 1.0, generator), 1.0, generator)
+    # The axis runs exactly through pixels, where the distance from it is zero.
+    motion.base, motion.along, motion.across = np.array([60.0, 70.0]), np.array([0.0, -1.0]), np.array([1.0, 0.0])
+    motion.rhythm.swing[:], motion.rhythm.drift[:], motion.rhythm.wave[:] = 0, 0, 0
+    u = motion.displacement()[0]
+    assert bool(torch.isfinite(u).all())
+    middle = (u[:, :, 59] + u[:, :, 61]) / 2
+    assert float((u[:, :, 60] - middle).abs().max()) < 0.1
+
+
 @pytest.mark.parametrize(("size", "length"), [((64, 64), 2), ((96, 128), 4)])
 def test_other_sizes(size: tuple[int, int], length: int) -> None:
     heart = echo_sequence(EchoConfig(size=size, length=length), seed=1, case_id="a")
