@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tasks", metavar="A,B", help="only these tasks of the suite")
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N cases of each task")
+    parser.add_argument("--cases", metavar="A,B", help="only these cases, by the identifiers in tables and reports")
     parser.add_argument("--devices", type=_positive, default=1, metavar="N", help="processes (CPU) or GPUs (default 1)")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the run (default: that of the suite)")
     parser.add_argument(
@@ -120,6 +121,7 @@ def _settings(args: argparse.Namespace) -> Any:
         out=str(args.out.absolute()),
         methods=methods,
         limit=args.limit,
+        cases=_names(args.cases, "--cases"),
         devices=args.devices,
         mode=args.mode,
         root=args.data_root,

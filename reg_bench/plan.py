@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -173,12 +173,19 @@ def _settings(value: Any) -> Any:
 
 
 def plan_tasks(
-    suite: Suite, root: str | Path | None, limit: int | None, names: Sequence[str] = ()
+    suite: Suite,
+    root: str | Path | None,
+    limit: int | None,
+    names: Sequence[str] = (),
+    chosen: Sequence[str] = (),
 ) -> tuple[PlannedTask, ...]:
     """Builds the datasets of all tasks, or of those called `names`, and lists their cases, before any long work.
 
+    Where cases are `chosen`, only these are left, and only the tasks that have any.
+
     Raises:
-        ConfigError: settings that do not fit, named with file and key, or a root that no dataset reads from.
+        ConfigError: settings that do not fit, named with file and key, a root that no dataset reads from, or a
+            chosen case that no task has.
         DataError: missing files or root, empty split, duplicate case ids.
     """
     tasks = [task for task in suite.tasks if not names or task.name in names]
@@ -186,7 +193,17 @@ def plan_tasks(
     if root is not None and not any(discovery.takes_root(spec) for spec in specs):
         names = ", ".join(dict.fromkeys(task.dataset for task in tasks))
         raise ConfigError(f"--data.root: suite {suite.name} reads no files from a folder; its data is {names}")
-    return tuple(_plan_task(task, suite.source, root, limit) for task in tasks)
+    planned = tuple(_plan_task(task, suite.source, root, limit) for task in tasks)
+    return _with_cases(planned, chosen) if chosen else planned
+
+
+def _with_cases(tasks: Sequence[PlannedTask], chosen: Sequence[str]) -> tuple[PlannedTask, ...]:
+    known = [case for task in tasks for case in task.cases]
+    for case in chosen:
+        if case not in known:
+            raise ConfigError(f"--cases: no task has a case {case!r}{discovery.nearest(case, known)}")
+    kept = (replace(task, cases=tuple(c for c in task.cases if c in chosen)) for task in tasks)
+    return tuple(task for task in kept if task.cases)
 
 
 def task_spec(task: Task, source: str) -> Spec:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reg_bench import leaderboard_text as text
@@ -12,6 +11,7 @@ from reg_bench.errors import ConfigError
 from reg_bench.leaderboard import Board
 from reg_bench.published import published_tables
 from reg_bench.report_cases import case_command, payload
+from reg_bench.report_figures import make_environment
 from reg_bench.report_fronts import fronts
 from reg_bench.report_pictures import Pictures, chosen_cases
 from reg_bench.report_plots import distribution, label_plots
@@ -30,27 +30,24 @@ def page(content: Content, *, standalone: bool = False) -> str:
     Raises:
         ConfigError: the suite asks for a published table that there is not.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    templates = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(
-        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals.update(text=text, columns=text.columns, none=text.NONE)
     boards, manifest = content.boards, content.manifest
     suite = manifest.get("suite") or {}
     pictures = Pictures(content.folder, standalone)
     source = suite_source(manifest, boards)
     tasks = [_task(i, group, content, pictures, source) for i, group in enumerate(_by_task(boards))]
-    return environment.get_template("index.html.j2").render(
-        title=text.heading(boards, manifest),
-        summary=str(suite.get("summary") or ""),
-        facts=_facts(boards),
-        tasks=tasks,
-        warnings=list(dict.fromkeys(w for b in boards for w in b.warnings)),
-        protocol=text.protocol(boards, manifest),
-        published=published_tables(suite.get("published") or ()),
-        suite_file=source == SUITE_FILE,
+    return (
+        make_environment()
+        .get_template("index.html.j2")
+        .render(
+            title=text.heading(boards, manifest),
+            summary=str(suite.get("summary") or ""),
+            facts=_facts(boards),
+            tasks=tasks,
+            warnings=list(dict.fromkeys(w for b in boards for w in b.warnings)),
+            protocol=text.protocol(boards, manifest),
+            published=published_tables(suite.get("published") or ()),
+            suite_file=source == SUITE_FILE,
+        )
     )
 
 

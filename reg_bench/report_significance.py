@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reg_bench import statistics as st
-from reg_bench.leaderboard import Board
+from reg_bench.leaderboard import Board, Entry
 from reg_bench.leaderboard_text import number
 
 #: Upper ends of the classes of p that the map tells apart.
@@ -35,14 +35,11 @@ class HeatMap:
 
 def heat_map(board: Board) -> HeatMap | None:
     """The map of all complete methods in the order of the table; None below two methods or subjects."""
-    entries = [e for e in board.entries if e.complete and board.primary and e.cells[board.primary].mean is not None]
-    if len(entries) < 2:
+    found = compared(board)
+    if found is None:
         return None
+    entries, p = found
     better = board.better[board.primary]
-    means = st.subject_means(np.stack([e.values for e in entries]), st.subjects_of(board.cases))
-    p = pairwise_p(means, better)
-    if not np.isfinite(p).any():
-        return None
     rows = []
     for i, row in enumerate(entries):
         cells: list[Cell | None] = []
@@ -55,6 +52,16 @@ def heat_map(board: Board) -> HeatMap | None:
         rows.append(tuple(cells))
     names = tuple(e.name for e in entries)
     return HeatMap(names, tuple(e.role for e in entries), tuple(rows), int(np.isfinite(p).sum()))
+
+
+def compared(board: Board) -> tuple[list[Entry], st.Floats] | None:
+    """The complete methods in the order of the table, and p of each being better than each other `(M, M)`."""
+    entries = [e for e in board.entries if e.complete and board.primary and e.cells[board.primary].mean is not None]
+    if len(entries) < 2:
+        return None
+    means = st.subject_means(np.stack([e.values for e in entries]), st.subjects_of(board.cases))
+    p = pairwise_p(means, board.better[board.primary])
+    return (entries, p) if np.isfinite(p).any() else None
 
 
 def pairwise_p(means: st.Floats, better: str) -> st.Floats:

@@ -48,6 +48,7 @@ class Settings:
         out: run folder.
         methods: names to run instead of those of the suite; empty: those of the suite.
         limit: cases per task, `None`: all.
+        cases: identifiers of the cases to run; empty: all.
         devices: processes.
         mode: `only-missing`, `retry-failed` or `overwrite`.
         root: folder of the data, `None`: as the datasets find it.
@@ -66,6 +67,7 @@ class Settings:
     out: str
     methods: tuple[str, ...] = ()
     limit: int | None = None
+    cases: tuple[str, ...] = ()
     devices: int = 1
     mode: str = "only-missing"
     root: str | None = None

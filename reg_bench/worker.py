@@ -90,7 +90,7 @@ def _work(settings: Mapping[str, Any], report: Callable[[Mapping[str, Any]], Non
     seed = suite.protocol.seed if settings["seed"] is None else int(settings["seed"])
     set_threads(suite.protocol.threads)
     methods = planning.plan_methods(suite, seed)
-    tasks = planning.plan_tasks(suite, settings["root"], settings["limit"], settings["tasks"])
+    tasks = planning.plan_tasks(suite, settings["root"], settings["limit"], settings["tasks"], settings["cases"])
     plan = planning.Plan(suite, seed, tasks, methods)
     device = "gpu" if torch.cuda.is_available() else "cpu"
     folder = Path(settings["out"])
