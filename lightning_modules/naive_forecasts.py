@@ -74,3 +74,9 @@ class LastFields(SequenceModule):
 
     def forecast(self, state: PairwiseState, horizon_s: float) -> Estimate:
         return self.inner.forecast(state, horizon_s)
+
+    def smooth(
+        self, frames: Tensor, observed: Tensor | None = None, *, reference: Tensor | None = None
+    ) -> list[Estimate]:
+        """See `reg_bench.pairs_as_sequence.PairwiseStream.smooth`: linear in time between the frames that are there."""
+        return self.inner.smooth(frames, observed, reference=reference)

@@ -196,6 +196,15 @@ class SequenceModule(LightningModule, ABC):
 
     Class attributes are those of `RegistrationModule`; `needs` names fields of `ImageSequence`, such as
     `true_displacement`. Pairs are registered through `reg_bench.sequence_as_pairs`.
+
+    What a subclass may have beside, and is asked for where it has it:
+
+    * `smooth(frames, observed=None, *, reference=None) -> list[Estimate]`: all frames `(B, T, C, *S)` at once, looking
+      both ways; `observed (B, T)` bool says which there are. See `reg_bench.streaming.run_offline`.
+    * `uncertain(state, horizon_s) -> Estimate`: as `forecast`, with its standard deviation, however long that takes.
+    * `generate(reference, n, seed, *, length=50) -> list[Tensor]`: `n` motions that `reference (B, C, *S)` might make,
+      fields `(B, length, D, *S)` in voxels.
+    * `latent_course(frames, observed=None) -> LatentCourse`: see `reg_bench.latent_courses`.
     """
 
     name: ClassVar[str] = ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from reg_bench.method import Estimate, RegistrationModule, SequenceModule
@@ -86,6 +88,28 @@ class PairwiseStream(SequenceModule):
         """The last field, or that field moved on by its rate of change."""
         return self._estimate(state.u if self.extrapolation == "hold" else state.u + horizon_s * state.rate)
 
+    def smooth(
+        self, frames: Tensor, observed: Tensor | None = None, *, reference: Tensor | None = None
+    ) -> list[Estimate]:
+        """The fields of all frames: of those that are there registered, between two of these linear in time.
+
+        After the last of them its field is held.
+
+        Args:
+            frames: `(B, T, C, *S)`, at equal intervals.
+            observed: `(B, T)` bool, which of them there are, the same for all cases; all if not given.
+            reference: the moving image `(B, C, *S)`; the first frame if not given, whose field then is zero.
+        """
+        length = frames.shape[1]
+        seconds = 1.0 if self.about is None else self.about.seconds_per_frame
+        state = self.start(frames[:, 0] if reference is None else reference, seconds_per_frame=seconds)
+        there = [t for t in range(length) if observed is None or bool(observed[:, t].all())]
+        known = {0: state.u} if reference is None else {}
+        for t in there:
+            if t not in known:
+                known[t] = self.method(self._pair(state, frames[:, t], t * seconds)).u
+        return [self._estimate(_between(known, t)) for t in range(length)]
+
     def _pair(self, state: PairwiseState, frame: Tensor, time_s: float) -> RegistrationPair:
         if self.about is None:
             names = tuple(f"stream{i}/{time_s:.3f}" for i in range(frame.shape[0]))
@@ -97,6 +121,16 @@ class PairwiseStream(SequenceModule):
         if self.about is None:
             return Estimate(DisplacementField(u))
         return Estimate(DisplacementField(u, self.about.spacing_mm, self.about.affine))
+
+
+def _between(known: Mapping[int, Tensor], t: int) -> Tensor:
+    """The field of frame `t`, linear between the nearest of `known`, that of the nearest at the ends."""
+    before, after = (max((k for k in known if k <= t), default=None), min((k for k in known if k >= t), default=None))
+    if before is None or after is None or before == after:
+        nearest = after if before is None else before
+        assert nearest is not None
+        return known[nearest]
+    return torch.lerp(known[before], known[after], (t - before) / (after - before))
 
 
 def as_stream(method: RegistrationModule | SequenceModule, about: ImageSequence | None = None) -> SequenceModule:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from reg_bench.errors import ConfigError
-
-_ENDINGS = {1: "st", 2: "nd", 3: "rd"}
+from reg_bench.stream_conditions import Condition
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,11 @@ class Streaming:
         periodic: the last frame is followed by the first, as in a gated cine: the stream goes on over the frames
             before the reference and closes with the reference itself, where there should be no motion.
         pictures: frames that are drawn, evenly spaced.
+        hidden: one more run per number: so many frames at the end are not given, and only these are scored.
+        imputed: one more run per number, offline: every first (smoothing), second, … frame is given, all of them at
+            once, and every frame is scored. Methods that cannot look ahead give what their stream does.
+        calibration: whether it is measured how wide the intervals of the estimates are and what they cover; see
+            `reg_bench.stream_calibration`.
     """
 
     every: tuple[int, ...] = (1,)
@@ -36,10 +39,17 @@ class Streaming:
     labels: Literal["nearest", "linear"] = "nearest"
     periodic: bool = False
     pictures: int = 5
+    hidden: tuple[int, ...] = ()
+    imputed: tuple[int, ...] = ()
+    calibration: bool = False
 
     def __post_init__(self) -> None:
         if not self.every or min(self.every) < 1 or len(set(self.every)) < len(self.every):
             raise ConfigError(f"stream.every must be different numbers from 1, got {list(self.every)}")
+        for name in ("hidden", "imputed"):
+            numbers = getattr(self, name)
+            if (numbers and min(numbers) < 1) or len(set(numbers)) < len(numbers):
+                raise ConfigError(f"stream.{name} must be different numbers from 1, got {list(numbers)}")
         if any(not h > 0 for h in self.horizons_s):
             raise ConfigError(f"stream.horizons_s must be positive, got {list(self.horizons_s)}")
         for name in ("budget_ms", "gate_mm"):
@@ -50,29 +60,12 @@ class Streaming:
 
     @property
     def conditions(self) -> tuple[str | None, ...]:
-        """The conditions of the results, in order of `every`."""
-        return tuple(condition_of(n) for n in self.every)
+        """The conditions of the results: those of `every`, `hidden` and `imputed`, each in its order."""
+        online = [Condition(every=n) for n in self.every] + [Condition(hidden=n) for n in self.hidden]
+        return tuple(c.name for c in [*online, *(Condition(every=n, offline=True) for n in self.imputed)])
 
     def content(self) -> dict[str, Any]:
         """What the values depend on, beside the condition: results of other settings never mix."""
-        return {k: getattr(self, k) for k in ("horizons_s", "target", "gate_mm", "labels", "periodic")}
-
-
-def condition_of(every: int) -> str | None:
-    """`every-2nd` where every second frame is given, `None` where all are."""
-    if every == 1:
-        return None
-    ending = "th" if every % 100 in (11, 12, 13) else _ENDINGS.get(every % 10, "th")
-    return f"every-{every}{ending}"
-
-
-def every_of(condition: str | None) -> int:
-    """The number that a condition stands for.
-
-    Raises:
-        ConfigError: no such condition.
-    """
-    found = re.fullmatch(r"every-(\d+)(st|nd|rd|th)", condition or "every-1st")
-    if found is None:
-        raise ConfigError(f"condition must be like every-2nd, got {condition!r}")
-    return int(found[1])
+        asked = {k: getattr(self, k) for k in ("horizons_s", "target", "gate_mm", "labels", "periodic")}
+        # Not where it is off: results from before there was such a thing go on to count.
+        return {**asked, "calibration": True} if self.calibration else asked

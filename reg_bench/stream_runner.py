@@ -7,22 +7,26 @@ import traceback
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from reg_bench.clock import Measured, TimingLock, Watchdog, measure
 from reg_bench.datamodule import RegistrationDataModule
+from reg_bench.latent_courses import latent_values
 from reg_bench.method import RegistrationModule, SequenceModule
 from reg_bench.pairs_as_sequence import as_stream
 from reg_bench.plan import Job, Plan, SkippedError
 from reg_bench.protocol import case_seed, seed_everything
 from reg_bench.results import CaseKey, CaseResult
-from reg_bench.stream_options import every_of
+from reg_bench.stream_conditions import Condition, condition_named
 from reg_bench.stream_scores import frames_ahead, stream_values
-from reg_bench.streaming import Streamed, run_stream, warm_up
+from reg_bench.streaming import Streamed, run_offline, run_stream, warm_up
 from reg_bench.types import ImageSequence
 from reg_bench.warm_up import bit_sum
 
+#: After so many steps a method is asked how sure it is, which may take it long.
+SPREAD_EVERY = 5
 #: Frames of the uncounted stream that comes first.
 WARM_UP_STEPS = 3
 
@@ -83,7 +87,10 @@ class StreamRunner:
             streamed,
             task.stream,
             metrics=task.metrics,
+            condition=condition_named(job.condition),
         )
+        if task.stream.calibration:
+            values += self._latent_values(method, loaded.sequence, condition_named(job.condition))
         score_s = time.perf_counter() - begin
         return CaseResult(
             key,
@@ -126,22 +133,42 @@ class StreamRunner:
 
     def _timed(self, job: Job, method: SequenceModule, sequence: ImageSequence) -> tuple[Measured[Streamed], bool]:
         options = self.plan.tasks[job.task].task.stream
-        plain = job.condition is None
+        condition = condition_named(job.condition)
 
         def stream() -> Streamed:
+            if condition.offline:
+                return run_offline(method, sequence, every=condition.every, guard=self._limit)
             return run_stream(
                 method,
                 sequence,
-                every=every_of(job.condition),
+                every=condition.every,
+                hidden=condition.hidden,
                 # Frames that are dropped are foretold already.
-                ahead=frames_ahead(options, sequence) if plain else (),
+                ahead=frames_ahead(options, sequence) if job.condition is None else (),
                 late=options.target is not None,
                 periodic=options.periodic,
+                spread_every=SPREAD_EVERY if options.calibration else 0,
                 guard=self._limit,
             )
 
         with self._lock.held() as exclusive:
             return measure(stream, self.device), exclusive
+
+    def _latent_values(
+        self, method: SequenceModule, sequence: ImageSequence, condition: Condition
+    ) -> list[dict[str, Any]]:
+        """What the intervals of latent variables cover, of methods that tell theirs; outside the clock."""
+        ask = getattr(method, "latent_course", None)
+        if ask is None:
+            return []
+        frames = sequence.frames[:, sequence.reference :]
+        steps = frames.shape[1] - 1
+        given = [True, *(condition.gives(k, steps) for k in range(1, steps + 1))]
+        observed = torch.tensor(given, device=frames.device).expand(len(frames), -1)
+        kind = "smoothed" if condition.offline else "predicted" if all(given) else "filtered"
+        with self._limit():
+            course = ask(frames, observed)
+        return latent_values(course, kind)
 
     def _draw(self, key: CaseKey, sequence: ImageSequence, streamed: Streamed, count: int) -> str | None:
         """The picture of the stream; a failure to draw is no failure of the method."""

@@ -12,6 +12,8 @@ import torch
 from reg_bench.metrics import score
 from reg_bench.metrics.base import ALL
 from reg_bench.results import value_entry
+from reg_bench.stream_calibration import calibration_values
+from reg_bench.stream_conditions import Condition
 from reg_bench.stream_options import Streaming
 from reg_bench.stream_target import target_values
 from reg_bench.streaming import Step, Streamed
@@ -41,6 +43,7 @@ def stream_values(
     options: Streaming,
     *,
     metrics: Iterable[str] | None = None,
+    condition: Condition | None = None,
 ) -> list[Value]:
     """All values of one stream, as a result row holds them, in the profile `strict`. Labels go by their names.
 
@@ -50,6 +53,7 @@ def stream_values(
       is over and the frame is the reference again;
     * with a horizon: the mean over all frames that the sequence still has, of the forecast, and under the name with
       `_hold` of the estimate before it, held;
+    * with calibration: see `reg_bench.stream_calibration`;
     * `latency` in ms of every given frame; `latency_first` of the reference and the first frame together, until
       there is a first estimate; median, 95th and 99th percentile and `within_budget` over the frames after that.
 
@@ -58,17 +62,21 @@ def stream_values(
         streamed: what the method made of it.
         options: of the task.
         metrics: what to compute at every frame, as in `reg_bench.metrics.score`; `METRICS` if not given.
+        condition: of the stream; where frames at its end were hidden, these alone are scored.
     """
     sequence = sequence.to("cpu")
     scorer = _Scorer(sequence, options)
+    condition = condition or Condition()
     wanted = tuple(metrics) if metrics is not None else METRICS
-    steps = [s for s in streamed.steps if not s.closing]
+    steps = [s for s in streamed.steps if not s.closing and (condition.scores_all or not s.given)]
     values = [v for s in steps for v in scorer(s.frame, s.field, wanted)]
     values += _drift(values, {s.frame: s.time_s for s in steps})
     values += target_values(sequence, steps, options)
     values += _closure(sequence, streamed)
     values += _forecasts(scorer, steps, [m for m in wanted if m in FORETOLD or m.startswith("tre_")])
-    return values + latency_values(streamed, options.budget_ms)
+    values += calibration_values(sequence, steps) if options.calibration else []
+    # Of all at once no frame has a latency of its own.
+    return values + ([] if condition.offline else latency_values(streamed, options.budget_ms))
 
 
 class _Scorer:

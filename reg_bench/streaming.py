@@ -19,9 +19,18 @@ from torch import Tensor
 
 from reg_bench.clock import lap
 from reg_bench.method import Estimate, InvalidFieldError, SequenceModule, check_field
+from reg_bench.stream_conditions import Condition
 from reg_bench.types import DisplacementField, ImageSequence
 
 Guard = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A field `(B, D, *S)` and the standard deviation that the method gives it, both in voxels."""
+
+    u: Tensor
+    std: Tensor
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class Step:
         latency_s: wall seconds until it was there.
         late: the forecast over that latency, where asked for and a frame was given.
         ahead: forecasts by the number of frames that they look ahead.
+        spread: how sure the method is of the frame itself (0) and of its forecasts, by the frames that these look
+            ahead; where it was asked and has an answer.
     """
 
     frame: int
@@ -47,6 +58,7 @@ class Step:
     latency_s: float
     late: DisplacementField | None = None
     ahead: Mapping[int, DisplacementField] = dataclasses.field(default_factory=dict)
+    spread: Mapping[int, Spread] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,9 +94,11 @@ def run_stream(
     sequence: ImageSequence,
     *,
     every: int = 1,
+    hidden: int = 0,
     ahead: Sequence[int] = (),
     late: bool = False,
     periodic: bool = False,
+    spread_every: int = 0,
     guard: Guard = nullcontext,
 ) -> Streamed:
     """Streams `sequence` through `method`, which looks where the labels of the reference are, or its mask.
@@ -93,9 +107,13 @@ def run_stream(
         method: one of sequences.
         sequence: a batch of one on the device of the method.
         every: which frames after the reference are given: every first, second, …; the others are `None`.
+        hidden: how many steps at the end are not given.
         ahead: how many frames it has to look ahead after each step.
         late: whether it has to look ahead by the time that each step with a frame took.
         periodic: see `moments`.
+        spread_every: after every how many steps it is asked how sure it is; 0 for never. A method with the function
+            `uncertain(state, horizon_s) -> Estimate` is asked by that, for which it may take its time; of others what
+            `step` and `forecast` say counts.
         guard: stands around every single call of the method.
 
     Raises:
@@ -108,8 +126,9 @@ def run_stream(
         state, start_s = lap(begin, device)
     steps: list[Step] = []
     aside_s = aside_cpu_s = 0.0
-    for number, (frame, time_s, closing) in enumerate(moments(sequence, periodic), start=1):
-        given = number % every == 0
+    ways, condition = moments(sequence, periodic), Condition(every, hidden)
+    for number, (frame, time_s, closing) in enumerate(ways, start=1):
+        given = condition.gives(number, len(ways))
         picture = sequence.frames[:, frame] if given else None
         with guard():
             (state, estimate), latency_s = lap(partial(method.step, state, picture, time_s), device)
@@ -117,15 +136,63 @@ def run_stream(
         keep = _Keeper(sequence, frame)
         found = keep(estimate)
         foretold: dict[int, DisplacementField] = {}
-        in_time = None
+        in_time, spread = None, dict[int, Spread]()
         if not closing:
             with guard():
                 in_time = keep(method.forecast(state, latency_s)) if late and given else None
-                foretold = {k: keep(method.forecast(state, k * seconds)) for k in ahead}
-        steps.append(Step(frame, time_s, given, closing, found, latency_s, in_time, foretold))
+                told = {k: method.forecast(state, k * seconds) for k in ahead}
+                foretold = {k: keep(e) for k, e in told.items()}
+                if spread_every and number % spread_every == 0:
+                    spread = _spread(method, state, {0: estimate, **told}, seconds)
+        steps.append(Step(frame, time_s, given, closing, found, latency_s, in_time, foretold, spread))
         aside_s += time.perf_counter() - wall
         aside_cpu_s += time.process_time() - cpu
     return Streamed(start_s, tuple(steps), aside_s, aside_cpu_s)
+
+
+def run_offline(
+    method: SequenceModule, sequence: ImageSequence, *, every: int = 1, guard: Guard = nullcontext
+) -> Streamed:
+    """What `method` says of every frame of `sequence` when it is given all, or every so many, of them at once.
+
+    A method with the function `smooth(frames, observed) -> list[Estimate]` looks both ways: it gets `frames
+    (B, T, C, *S)` from the reference on and `observed (B, T)` bool, of which the first is true; what stands in frames
+    that are not observed is zero. Of others this is what `run_stream` gives. Latencies are the time of all, shared.
+
+    Raises:
+        InvalidFieldError: an answer that is no estimate on the grid of the frames, or as many as there are frames.
+    """
+    smooth = getattr(method, "smooth", None)
+    if smooth is None:
+        return run_stream(method, sequence, every=every, guard=guard)
+    ways, condition = moments(sequence, periodic=False), Condition(every)
+    given = [condition.gives(number, len(ways)) for number in range(1, len(ways) + 1)]
+    frames = sequence.frames[:, sequence.reference :].clone()
+    observed = torch.tensor([True, *given], device=frames.device).expand(len(frames), -1)
+    frames[~observed] = 0
+    with guard():
+        estimates, whole_s = lap(partial(smooth, frames, observed), frames.device)
+    begin, cpu = time.perf_counter(), time.process_time()
+    if len(estimates) != frames.shape[1]:
+        name = ", ".join(sequence.case_ids)
+        raise InvalidFieldError(f"{name}: smooth returned {len(estimates)} estimates of {frames.shape[1]} frames")
+    share = whole_s / len(ways)
+    steps = [
+        Step(frame, time_s, seen, False, _Keeper(sequence, frame)(estimate), share)
+        for (frame, time_s, _), seen, estimate in zip(ways, given, estimates[1:], strict=True)
+    ]
+    return Streamed(0.0, tuple(steps), time.perf_counter() - begin, time.process_time() - cpu)
+
+
+def _spread(method: SequenceModule, state: Any, said: Mapping[int, Estimate], seconds: float) -> dict[int, Spread]:
+    """How sure the method is of what it said, by the frames that it looks ahead."""
+    ask = getattr(method, "uncertain", None)
+    found = {k: ask(state, k * seconds) for k in said} if ask else said
+    return {
+        k: Spread(*(t.detach().to("cpu", torch.float32, copy=True) for t in (e.field.u, e.std)))
+        for k, e in found.items()
+        if e.std is not None
+    }
 
 
 class _Keeper:

@@ -70,7 +70,16 @@ def test_streams_of_shipped_suites_are_of_datasets_with_sequences() -> None:
         for task in read_yaml(member.source)["tasks"]:
             if task.get("kind") == "sequence":
                 streamed[member.name] = load_class(task["dataset"], "datasets")
-    assert set(streamed) == {"cine", "cine-breathing", "cine-sax", "york", "acdc", "echonet", "echo-real"}
+    assert set(streamed) == {
+        "cine",
+        "echo-phantom",
+        "cine-breathing",
+        "cine-sax",
+        "york",
+        "acdc",
+        "echonet",
+        "echo-real",
+    }
     for cls in streamed.values():
         assert issubclass(cls, RegistrationDataModule)
         assert cls.sequence is not RegistrationDataModule.sequence

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from reg_bench.errors import ConfigError
 from reg_bench.method import Estimate, InvalidFieldError, SequenceModule
-from reg_bench.stream_options import Streaming, condition_of, every_of
+from reg_bench.stream_conditions import condition_of, every_of
+from reg_bench.stream_options import Streaming
 from reg_bench.streaming import moments, run_stream, warm_up
 from reg_bench.types import DisplacementField
 from tests.fake_streams import FollowsCentre, moving_square
