@@ -11,21 +11,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from reg_bench.state_space.gaussian import symmetric
 from reg_bench.state_space.groups import Groups
 from reg_bench.state_space.model import LinearGaussianModel
+from reg_bench.state_space.settling import Settling, needs_gradient
 
 
 @dataclass(frozen=True, eq=False)
 class Covariances:
-    """Of `G` groups at `T` times.
+    """Of `G` groups at `T` times, kept once where they repeat: `U <= T` different ones.
 
     Attributes:
-        predicted: `(G, T, n, n)`, of `z_t` given `y_1 .. y_{t-1}`.
-        filtered: `(G, T, n, n)`, of `z_t` given `y_1 .. y_t`.
-        gain: `(G, T, n, p)`, zero where nothing is observed.
-        keep: `(G, T, n, n)`, `I - K C`.
-        innovation: `(G, T, p, p)`, Cholesky factor of the covariance of `y_t` given its past; the identity at times
+        predicted: `(G, U, n, n)`, of `z_t` given `y_1 .. y_{t-1}`.
+        filtered: `(G, U, n, n)`, of `z_t` given `y_1 .. y_t`.
+        gain: `(G, U, n, p)`, zero where nothing is observed.
+        keep: `(G, U, n, n)`, `I - K C`.
+        innovation: `(G, U, p, p)`, Cholesky factor of the covariance of `y_t` given its past; the identity at times
             at which no group observes.
+        place: of all `T` times among the `U`. A place is taken for the first time in the order of time.
     """
 
     predicted: Tensor
@@ -33,6 +36,7 @@ class Covariances:
     gain: Tensor
     keep: Tensor
     innovation: Tensor
+    place: tuple[int, ...]
 
 
 def sequential_covariances(model: LinearGaussianModel, groups: Groups) -> Covariances:
@@ -41,41 +45,49 @@ def sequential_covariances(model: LinearGaussianModel, groups: Groups) -> Covari
     Raises:
         ValueError: an innovation whose covariance is not positive definite.
     """
-    A, C, Q, R = model.A, model.C, model.Q, model.R
     count, length = groups.observed.shape
     flat = count == 1
-    fused = torch.addmm if flat else torch.baddbmm
-    predicted = groups.covariance[0] if flat else groups.covariance.expand(count, -1, -1)
-    if not flat:
-        # Batched products want every factor with a batch axis.
-        A, C, Q, R = (m.expand(count, *m.shape) for m in (A, C, Q, R))
-    eye_n, eye_p = (_eye(A, k, None if flat else count) for k in (model.states, model.observations))
-    none = A.new_zeros(*A.shape[:-1], model.observations)
-    some = groups.observed.any(dim=0).tolist()
-    every = groups.observed.all(dim=0).tolist()
+    # One group alone is kept without an axis of groups: for matrices of this size the call costs as much as the work.
+    product, fused = (torch.mm, torch.addmm) if flat else (torch.bmm, torch.baddbmm)
+    fixed = (model.A, model.C, model.Q, model.R, _eye(model.A, model.states), _eye(model.A, model.observations))
+    A, C, Q, R, eye, unit = fixed if flat else (m.expand(count, *m.shape).contiguous() for m in fixed)
+    A_t, C_t = A.mT, C.mT
+    some, every = groups.observed.any(dim=0).tolist(), groups.observed.all(dim=0).tolist()
+    settling = None if needs_gradient(model) else Settling(A.dtype)
     weights = groups.observed.to(A.dtype)[..., None, None]
-    columns: list[list[Tensor]] = [[], [], [], [], []]
+    predicted = groups.covariance[0] if flat else groups.covariance.expand(count, -1, -1)
+    nothing = C_t * 0
+    times: list[tuple[Tensor, ...]] = []
+    place: list[int] = []
     infos: list[Tensor] = []
     for t in range(length):
-        if some[t]:
-            across = C @ predicted
-            lower, info = torch.linalg.cholesky_ex(fused(R, across, C.mT))
-            infos.append(info)
-            gain = torch.cholesky_solve(across, lower).mT
-            if not every[t]:
-                gain = gain * weights[:, t]
-            keep = fused(eye_n, gain, C, alpha=-1)
-            noise = (gain @ R) @ gain.mT
-            filtered = fused(noise, keep @ predicted, keep.mT)
-            filtered = torch.lerp(filtered, filtered.mT, 0.5)
-        else:
-            filtered, gain, keep, lower = predicted, none, eye_n, eye_p
-        for column, value in zip(columns, (predicted, filtered, gain, keep, lower), strict=True):
-            column.append(value)
-        predicted = fused(Q, A @ filtered, A.mT)
+        if t and every[t] and settling is not None and settling.settled:
+            place.append(place[-1])
+            continue
+        place.append(len(times))
+        if t:
+            previous, predicted = predicted, fused(Q, product(A, times[-1][1]), A_t)
+            if settling is not None:
+                settling.look(previous, predicted)
+        if settling is not None and not every[t]:
+            settling.reset()
+        if not some[t]:
+            times.append((predicted, predicted, nothing, eye, unit))
+            continue
+        across = product(C, predicted)
+        lower, info = torch.linalg.cholesky_ex(fused(R, across, C_t))
+        infos.append(info)
+        gain_t = product(torch.cholesky_inverse(lower), across)
+        if not every[t]:
+            gain_t = gain_t * weights[:, t]
+        gain = gain_t.mT
+        keep = fused(eye, gain, C, alpha=-1)
+        filtered = fused(product(product(gain, R), gain_t), product(keep, predicted), keep.mT)
+        times.append((predicted, filtered, gain, keep, lower))
     check_innovations(torch.stack(infos) if infos else None)
-    stacked = [torch.stack(column, dim=0 if flat else 1) for column in columns]
-    return Covariances(*(s[None] if flat else s for s in stacked))
+    stacked = (torch.stack(column, dim=0 if flat else 1) for column in zip(*times, strict=True))
+    predictions, updates, gains, keeps, factors = (x[None] if flat else x for x in stacked)
+    return Covariances(symmetric(predictions), symmetric(updates), gains, keeps, factors, tuple(place))
 
 
 def check_innovations(info: Tensor | None) -> None:
@@ -89,6 +101,5 @@ def check_innovations(info: Tensor | None) -> None:
         )
 
 
-def _eye(like: Tensor, size: int, count: int | None) -> Tensor:
-    eye = torch.eye(size, dtype=like.dtype, device=like.device)
-    return eye if count is None else eye.expand(count, size, size)
+def _eye(like: Tensor, size: int) -> Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)

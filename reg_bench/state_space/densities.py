@@ -7,7 +7,7 @@ from torch import Tensor
 
 from reg_bench.state_space.filtering import Filtered
 from reg_bench.state_space.gaussian import log_density
-from reg_bench.state_space.groups import checked, spread
+from reg_bench.state_space.groups import checked, spread, unfolded
 from reg_bench.state_space.model import LinearGaussianModel
 from reg_bench.state_space.recurrence import times
 from reg_bench.state_space.smoothing import backward_kernel
@@ -39,8 +39,10 @@ def posterior_log_density(model: LinearGaussianModel, filtered: Filtered, states
     `joint_log_density` less this is the likelihood of the observations, whatever the states.
     """
     kernel = backward_kernel(model, filtered)
-    last = log_density(states[:, -1], filtered.mean[:, -1], filtered.covariance[:, -1])
+    last = log_density(
+        states[:, -1], filtered.mean[:, -1], spread(filtered.last_covariance, filtered.group, len(states))
+    )
     off = states[:, 1:] - filtered.predicted_mean[:, 1:]
-    mean = filtered.mean[:, :-1] + times(kernel.gain, off, filtered.group)
-    covariance = spread(kernel.covariance, filtered.group, len(states))
+    mean = filtered.mean[:, :-1] + times(kernel.gain, kernel.place, off, filtered.group)
+    covariance = spread(unfolded(kernel.covariance, kernel.place), filtered.group, len(states))
     return last + log_density(states[:, :-1], mean, covariance).sum(dim=1)

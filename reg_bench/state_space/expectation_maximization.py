@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reg_bench.state_space.filtering import kalman_filter
 from reg_bench.state_space.gaussian import symmetric
+from reg_bench.state_space.groups import unfolded
 from reg_bench.state_space.learnable import NAMES
 from reg_bench.state_space.model import LinearGaussianModel
 from reg_bench.state_space.smoothing import Smoothed, rts_smoother
@@ -87,8 +88,9 @@ def maximization(
         every = torch.ones_like(observed)
         before = _second_moment(smoothed, every, slice(None, -1))
         after = _second_moment(smoothed, every, slice(1, None))
-        shared = _counts(smoothed, every[:, 1:])
-        across = torch.einsum("gt,gtij->ij", shared, smoothed.group_cross_covariance)
+        later = unfolded(smoothed.group_covariance, smoothed.place)[:, 1:]
+        cross = later @ unfolded(smoothed.gain.matrix, smoothed.gain.place).mT
+        across = torch.einsum("gt,gtij->ij", _counts(smoothed, every[:, 1:]), cross)
         across = across + torch.einsum("bti,btj->ij", smoothed.mean[:, 1:], smoothed.mean[:, :-1])
         A, noise = _regression(after, across, before, model.A if "A" not in learn else None)
         found |= {"A": A, "Q": noise / every[:, 1:].sum()}
@@ -105,7 +107,7 @@ def maximization(
     if "covariance" in learn:
         off = smoothed.mean[:, 0] - found.get("mean", model.mean)
         sizes = _counts(smoothed, torch.ones_like(observed[:, :1]))[:, 0]
-        spread_out = torch.einsum("g,gij->ij", sizes, smoothed.group_covariance[:, 0])
+        spread_out = torch.einsum("g,gij->ij", sizes, smoothed.group_covariance[:, smoothed.place[0]])
         found["covariance"] = symmetric(spread_out + off.mT @ off) / len(off)
     found = {name: value for name, value in found.items() if name in learn}
     return replace(model, **{k: torch.diag(v.diagonal()) if k in diagonal else v for k, v in found.items()})
@@ -122,7 +124,8 @@ def _second_moment(smoothed: Smoothed, observed: Tensor, times: slice) -> Tensor
     """The sum of `E[z z^T]` over all that is observed at `times`, `(n, n)`."""
     chosen = observed[:, times]
     mean = smoothed.mean[:, times] * chosen[..., None]
-    spread_out = torch.einsum("gt,gtij->ij", _counts(smoothed, chosen), smoothed.group_covariance[:, times])
+    each = unfolded(smoothed.group_covariance, smoothed.place)[:, times]
+    spread_out = torch.einsum("gt,gtij->ij", _counts(smoothed, chosen), each)
     return spread_out + torch.einsum("bti,btj->ij", mean, mean)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reg_bench.state_space.covariances import Covariances, sequential_covariances
 from reg_bench.state_space.gaussian import symmetric
-from reg_bench.state_space.groups import checked, grouped, spread
+from reg_bench.state_space.groups import checked, grouped, spread, unfolded
 from reg_bench.state_space.model import LinearGaussianModel
 from reg_bench.state_space.recurrence import linear_recurrence, times
 from reg_bench.state_space.scan import parallel_covariances, parallel_recurrence
@@ -20,33 +20,39 @@ from reg_bench.state_space.scan import parallel_covariances, parallel_recurrence
 class Filtered:
     """What a Kalman filter found in `B` sequences of length `T`.
 
-    Covariances are computed once per group of sequences that share them; `covariance` and `predicted_covariance` show
-    them per sequence, as a view where there is one group.
+    Covariances are computed and kept once for sequences that share them, and for times at which they have settled;
+    `covariance` and `predicted_covariance` show them per sequence and time, as a view where there is one group.
 
     Attributes:
         mean: `(B, T, n)`, of `z_t` given `y_1 .. y_t`.
         predicted_mean: `(B, T, n)`, of `z_t` given `y_1 .. y_{t-1}`.
         log_likelihood: `(B, T)`, of `y_t` given the observations before it; 0 where it is missing.
-        group_covariance, group_predicted_covariance: `(G, T, n, n)`.
+        covariances: of `G` groups.
         group: `(B,)`, the group of every sequence; `None`: one for all, or each its own.
     """
 
     mean: Tensor
     predicted_mean: Tensor
     log_likelihood: Tensor
-    group_covariance: Tensor
-    group_predicted_covariance: Tensor
+    covariances: Covariances
     group: Tensor | None
 
     @property
     def covariance(self) -> Tensor:
         """`(B, T, n, n)`, of `z_t` given `y_1 .. y_t`."""
-        return spread(self.group_covariance, self.group, len(self.mean))
+        each = unfolded(self.covariances.filtered, self.covariances.place)
+        return spread(each, self.group, len(self.mean))
 
     @property
     def predicted_covariance(self) -> Tensor:
         """`(B, T, n, n)`, of `z_t` given `y_1 .. y_{t-1}`."""
-        return spread(self.group_predicted_covariance, self.group, len(self.mean))
+        each = unfolded(self.covariances.predicted, self.covariances.place)
+        return spread(each, self.group, len(self.mean))
+
+    @property
+    def last_covariance(self) -> Tensor:
+        """`(G, n, n)`, of `z_T` in every group."""
+        return self.covariances.filtered[:, self.covariances.place[-1]]
 
 
 def kalman_filter(
@@ -74,7 +80,7 @@ def kalman_filter(
         likelihood = _log_likelihood(model, found, y, predicted, groups.index)
         if observed is not None:
             likelihood = torch.where(observed, likelihood, torch.zeros_like(likelihood))
-    return Filtered(means, predicted, likelihood, found.filtered, found.predicted, groups.index)
+    return Filtered(means, predicted, likelihood, found, groups.index)
 
 
 def _means(
@@ -83,10 +89,10 @@ def _means(
     """Filtered and predicted means: `m_t = (I - K C) A m_{t-1} + K y_t`, a linear recurrence."""
     batch = len(y)
     first = model.mean.expand(batch, -1)
-    inputs = times(found.gain, y, index)
+    inputs = times(found.gain, found.place, y, index)
     start = (spread(found.keep[:, 0], index, batch) @ first[..., None])[..., 0] + inputs[:, 0]
     recurrence = parallel_recurrence if parallel else linear_recurrence
-    means = recurrence(found.keep[:, 1:] @ model.A, start, inputs[:, 1:], index)
+    means = recurrence(found.keep @ model.A, found.place[1:], start, inputs[:, 1:], index)
     return means, torch.cat([first[:, None], means[:, :-1] @ model.A.mT], dim=1)
 
 
@@ -95,7 +101,7 @@ def _log_likelihood(
 ) -> Tensor:
     """`(B, T)`, of `y_t` given its past, as if all were observed."""
     error = y - predicted @ model.C.mT
-    lower = found.innovation
+    lower = unfolded(found.innovation, found.place)
     if len(lower) == 1:
         white = torch.linalg.solve_triangular(lower[0], error.permute(1, 2, 0), upper=False).permute(2, 0, 1)
     else:

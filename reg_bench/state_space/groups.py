@@ -27,9 +27,10 @@ class Groups:
     covariance: Tensor
     index: Tensor | None
 
-    def each(self, values: Tensor, batch: int) -> Tensor:
-        """`values (G, ...)` of groups for each of `batch` sequences: a view unless there are several groups."""
-        return spread(values, self.index, batch)
+
+def unfolded(values: Tensor, place: tuple[int, ...]) -> Tensor:
+    """`values (G, U, ...)` of different ones at the times that have them: `(G, T, ...)`."""
+    return values if place == tuple(range(values.shape[1])) else values[:, place]
 
 
 def spread(values: Tensor, index: Tensor | None, batch: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from reg_bench.state_space.filtering import Filtered
 from reg_bench.state_space.gaussian import factor
-from reg_bench.state_space.groups import spread
+from reg_bench.state_space.groups import spread, unfolded
 from reg_bench.state_space.model import LinearGaussianModel
 from reg_bench.state_space.recurrence import linear_recurrence, times
 from reg_bench.state_space.smoothing import backward_kernel
@@ -36,8 +36,8 @@ def sample_prior(
     with torch.autocast(model.A.device.type, enabled=False):
         start = model.mean + (factor(model.covariance) @ draw(model.states)[..., None])[..., 0]
         noise = draw(length - 1, model.states) @ factor(model.Q).mT
-        steps = model.A.expand(1, length - 1, -1, -1)
-        states = linear_recurrence(steps, start.reshape(-1, model.states), noise.flatten(0, -3), None)
+        start = start.reshape(-1, model.states)
+        states = linear_recurrence(model.A[None, None], (0,) * (length - 1), start, noise.flatten(0, -3), None)
         states = states.reshape(*leading, length, model.states)
         return states, states @ model.C.mT + draw(length, model.observations) @ factor(model.R).mT
 
@@ -55,14 +55,17 @@ def sample_posterior(
     )
     with torch.autocast(noise.device.type, enabled=False):
         kernel = backward_kernel(model, filtered)
-        scale = factor(torch.cat([kernel.covariance, filtered.group_covariance[:, -1:]], dim=1))
+        scale = factor(torch.cat([unfolded(kernel.covariance, kernel.place), filtered.last_covariance[:, None]], dim=1))
         noise = (spread(scale, filtered.group, batch) @ noise[..., None])[..., 0]
         last = (filtered.mean[:, -1] + noise[:, :, -1]).flatten(0, 1)
-        free = filtered.mean[:, :-1] - times(kernel.gain, filtered.predicted_mean[:, 1:], filtered.group)
+        free = filtered.mean[:, :-1] - times(kernel.gain, kernel.place, filtered.predicted_mean[:, 1:], filtered.group)
         inputs = (free + noise[:, :, :-1]).flatten(0, 1).flip(1)
         index = filtered.group
-        gain = kernel.gain.flip(1)
-        if index is None and len(gain) > 1:
+        if index is None and len(kernel.gain) > 1:
             index = torch.arange(batch, device=noise.device)
         index = None if index is None else index.repeat(count)
-        return linear_recurrence(gain, last, inputs, index).flip(1).reshape(count, batch, length, n)
+        return (
+            linear_recurrence(kernel.gain, kernel.place[::-1], last, inputs, index)
+            .flip(1)
+            .reshape(count, batch, length, n)
+        )

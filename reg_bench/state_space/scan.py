@@ -6,7 +6,7 @@ Särkkä and García-Fernández, Temporal parallelization of Bayesian smoothers,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ def parallel_covariances(model: LinearGaussianModel, groups: Groups) -> Covarian
         ahead = symmetric(model.A @ known[:, :-1] @ model.A.mT + model.Q)
         predicted = torch.cat([predicted, ahead], dim=1)
     gain, keep, lower = _gains(model, predicted, weight)
-    return Covariances(predicted, _update(model, predicted, gain, keep), gain, keep, lower)
+    return Covariances(predicted, _update(model, predicted, gain, keep), gain, keep, lower, tuple(range(length)))
 
 
 def _gains(model: LinearGaussianModel, covariance: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,9 +82,11 @@ def _combine_filtering(earlier: Elements, later: Elements) -> Elements:
     return a2 @ through, symmetric(a2 @ left @ a2.mT + c2), symmetric(a.mT @ j2 @ through + j)
 
 
-def parallel_recurrence(matrices: Tensor, start: Tensor, inputs: Tensor, index: Tensor | None) -> Tensor:
-    """As `linear_recurrence`, for `inputs (B, K, n)`."""
-    if not inputs.shape[1]:
+def parallel_recurrence(
+    matrices: Tensor, place: Sequence[int], start: Tensor, inputs: Tensor, index: Tensor | None
+) -> Tensor:
+    """As `linear_recurrence`."""
+    if not place:
         return start[:, None]
 
     def combine(earlier: Elements, later: Elements) -> Elements:
@@ -92,18 +94,18 @@ def parallel_recurrence(matrices: Tensor, start: Tensor, inputs: Tensor, index: 
         return f2 @ f, (spread(f2, index, len(x)) @ x[..., None])[..., 0] + x2
 
     # The start as the first input: what its matrix is does not matter.
-    padded = torch.cat([matrices[:, :1], matrices], dim=1)
+    padded = matrices[:, (place[0], *place)]
     return associative_scan(combine, (padded, torch.cat([start[:, None], inputs], dim=1)))[1]
 
 
-def parallel_covariance_recurrence(matrices: Tensor, start: Tensor, inputs: Tensor) -> Tensor:
-    """`P_0 = start (G, n, n)` and `P_k = F_k P_{k-1} F_k^T + N_k`, `(G, K + 1, n, n)`."""
-    if not inputs.shape[1]:
+def parallel_covariance_recurrence(matrices: Tensor, place: Sequence[int], start: Tensor, noise: Tensor) -> Tensor:
+    """`P_0 = start (G, n, n)` and `P_k = F P_{k-1} F^T + N` for all of `place`, `(G, K + 1, n, n)`."""
+    if not place:
         return start[:, None]
 
     def combine(earlier: Elements, later: Elements) -> Elements:
         (f, p), (f2, p2) = earlier, later
         return f2 @ f, f2 @ p @ f2.mT + p2
 
-    padded = torch.cat([matrices[:, :1], matrices], dim=1)
-    return associative_scan(combine, (padded, torch.cat([start[:, None], inputs], dim=1)))[1]
+    padded = matrices[:, (place[0], *place)]
+    return associative_scan(combine, (padded, torch.cat([start[:, None], noise[:, tuple(place)]], dim=1)))[1]

@@ -9,10 +9,26 @@ from torch import Tensor
 
 from reg_bench.state_space.filtering import Filtered
 from reg_bench.state_space.gaussian import symmetric
-from reg_bench.state_space.groups import spread
+from reg_bench.state_space.groups import spread, unfolded
 from reg_bench.state_space.model import LinearGaussianModel
 from reg_bench.state_space.recurrence import covariance_recurrence, linear_recurrence, times
 from reg_bench.state_space.scan import parallel_covariance_recurrence, parallel_recurrence
+from reg_bench.state_space.settling import Settling, needs_gradient
+
+
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """What the smoother takes back from later states.
+
+    Attributes:
+        matrix: `(G, U, n, n)`, `G_t = P_{t|t} A^T P_{t+1|t}^-1`, the different ones.
+        kept: `(G, U, n, n)`, `(I - G A) P_{t|t} (I - G A)^T`.
+        place: of all times but the last among the `U`.
+    """
+
+    matrix: Tensor
+    kept: Tensor
+    place: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,25 +37,28 @@ class Smoothed:
 
     Attributes:
         mean: `(B, T, n)`.
-        group_covariance: `(G, T, n, n)`.
-        group_cross_covariance: `(G, T - 1, n, n)`.
+        group_covariance: `(G, U, n, n)`, the different ones.
+        place: of all times among the `U`.
+        gain: of every group and time, see `Gain`.
         group: `(B,)` or `None`.
     """
 
     mean: Tensor
     group_covariance: Tensor
-    group_cross_covariance: Tensor
+    place: tuple[int, ...]
+    gain: Gain
     group: Tensor | None
 
     @property
     def covariance(self) -> Tensor:
         """`(B, T, n, n)`, of `z_t`."""
-        return spread(self.group_covariance, self.group, len(self.mean))
+        return spread(unfolded(self.group_covariance, self.place), self.group, len(self.mean))
 
     @property
     def cross_covariance(self) -> Tensor:
         """`(B, T - 1, n, n)`, entry `t` is `E[(z_{t+1} - m_{t+1}) (z_t - m_t)^T]`."""
-        return spread(self.group_cross_covariance, self.group, len(self.mean))
+        later = unfolded(self.group_covariance, self.place)[:, 1:]
+        return spread(later @ unfolded(self.gain.matrix, self.gain.place).mT, self.group, len(self.mean))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,36 +68,55 @@ class BackwardKernel:
     By it the posterior factorises backwards in time (thesis, equation A.7).
 
     Attributes:
-        gain: `(G, T - 1, n, n)`, `G_t`.
-        covariance: `(G, T - 1, n, n)`, `D_t = (I - G A) P (I - G A)^T + G Q G^T`, positive by construction.
+        gain: `(G, U, n, n)`, `G_t`, the different ones.
+        covariance: `(G, U, n, n)`, `D_t = (I - G A) P (I - G A)^T + G Q G^T`, positive by construction.
+        place: of all times but the last among the `U`.
     """
 
     gain: Tensor
     covariance: Tensor
+    place: tuple[int, ...]
+
+
+def smoother_gain(model: LinearGaussianModel, filtered: Filtered) -> Gain:
+    """The gains of what `kalman_filter` found with the same model."""
+    found, place = filtered.covariances, filtered.covariances.place[:-1]
+    count = max(place, default=-1) + 1
+    known = found.filtered[:, :count]
+    ahead = found.predicted[:, [filtered.covariances.place[place.index(k) + 1] for k in range(count)]]
+    lower, info = torch.linalg.cholesky_ex(ahead)
+    # Without noise in the transition, states may be known exactly.
+    singular = bool(info.any())
+    inverse = torch.linalg.pinv(ahead, hermitian=True) if singular else torch.cholesky_inverse(lower)
+    gain = (known @ model.A.mT) @ inverse
+    keep = torch.eye(model.states, dtype=gain.dtype, device=gain.device) - gain @ model.A
+    return Gain(gain, keep @ known @ keep.mT, place)
 
 
 def backward_kernel(model: LinearGaussianModel, filtered: Filtered) -> BackwardKernel:
     """The kernel of every group and time but the last."""
-    known, ahead = filtered.group_covariance[:, :-1], filtered.group_predicted_covariance[:, 1:]
-    across = model.A @ known
-    lower, info = torch.linalg.cholesky_ex(ahead)
-    if bool(info.any()):
-        # Without noise in the transition, states may be known exactly.
-        gain = (torch.linalg.pinv(ahead, hermitian=True) @ across).mT
-    else:
-        gain = torch.cholesky_solve(across, lower).mT
-    keep = torch.eye(model.states, dtype=gain.dtype, device=gain.device) - gain @ model.A
-    return BackwardKernel(gain, symmetric(keep @ known @ keep.mT + gain @ model.Q @ gain.mT))
+    gain = smoother_gain(model, filtered)
+    covariance = symmetric(gain.kept + gain.matrix @ model.Q @ gain.matrix.mT)
+    return BackwardKernel(gain.matrix, covariance, gain.place)
 
 
 def rts_smoother(model: LinearGaussianModel, filtered: Filtered, *, parallel: bool = False) -> Smoothed:
-    """Smooths what `kalman_filter` found with the same model; `parallel` as there."""
+    """Smooths what `kalman_filter` found with the same model; `parallel` as there.
+
+    The covariances are sums of positive terms too: `P_t = (I - G A) P (I - G A)^T + G (Q + P_{t+1}) G^T`.
+    """
     with torch.autocast(filtered.mean.device.type, enabled=False):
-        kernel = backward_kernel(model, filtered)
-        last, gain = filtered.group_covariance[:, -1], kernel.gain.flip(1)
-        along = parallel_covariance_recurrence if parallel else covariance_recurrence
-        covariance = symmetric(along(gain, last, kernel.covariance.flip(1)).flip(1))
-        inputs = filtered.mean[:, :-1] - times(kernel.gain, filtered.predicted_mean[:, 1:], filtered.group)
-        forward = parallel_recurrence if parallel else linear_recurrence
-        mean = forward(gain, filtered.mean[:, -1], inputs.flip(1), filtered.group).flip(1)
-        return Smoothed(mean, covariance, covariance[:, 1:] @ kernel.gain.mT, filtered.group)
+        gain = smoother_gain(model, filtered)
+        backwards, last = gain.place[::-1], filtered.last_covariance
+        settling = None if needs_gradient(model) else Settling(last.dtype)
+        if parallel:
+            noise = gain.kept + gain.matrix @ model.Q @ gain.matrix.mT
+            covariance = parallel_covariance_recurrence(gain.matrix, backwards, last, noise)
+            place = tuple(range(len(backwards), -1, -1))
+        else:
+            covariance, found = covariance_recurrence(gain.matrix, backwards, last, gain.kept, model.Q, settling)
+            place = found[::-1]
+        inputs = filtered.mean[:, :-1] - times(gain.matrix, gain.place, filtered.predicted_mean[:, 1:], filtered.group)
+        recurrence = parallel_recurrence if parallel else linear_recurrence
+        mean = recurrence(gain.matrix, backwards, filtered.mean[:, -1], inputs.flip(1), filtered.group).flip(1)
+        return Smoothed(mean, symmetric(covariance), place, gain, filtered.group)
