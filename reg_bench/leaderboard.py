@@ -36,6 +36,12 @@ METRIC_ORDER = (
     "tre_keypoints",
     "hd95",
     "end_point_error",
+    "contour_error",
+    "contour_std",
+    "coverage_50",
+    "coverage_95",
+    "latent_coverage_50",
+    "latent_coverage_95",
     "target_error",
     "target_error_p95",
     "gate_right",
@@ -51,7 +57,10 @@ METRIC_ORDER = (
     "inverse_consistency",
 )
 HIGHER_IS_BETTER = frozenset({"dice", "ncc", "ssim", "gate_right", "within_budget"})
-NEUTRAL = frozenset({"labels_counted", "num_foldings", "drift"})
+NEUTRAL = frozenset({"labels_counted", "num_foldings", "drift", "contour_std"}) | {
+    # Best where it is what it claims to be.
+    *("coverage_50", "coverage_95", "latent_coverage_50", "latent_coverage_95")
+}
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,12 @@ TITLES = {
     "target_error_late": "target, late",
     "target_error_late_hold": "target, late, held",
     "closure_error": "closure",
+    "contour_error": "contour",
+    "contour_std": "contour sd",
+    "coverage_50": "in 50 %",
+    "coverage_95": "in 95 %",
+    "latent_coverage_50": "latent in 50 %",
+    "latent_coverage_95": "latent in 95 %",
 }
 HINTS = {
     "dice": "overlap of fixed and warped labels",
@@ -65,9 +71,17 @@ HINTS = {
     "target_error_late_hold": "the same of the estimate as it is",
     "closure_error": "mean length of the field when a period is over and the reference comes again",
     "drift": "slope of the error over the time of the sequence",
+    "contour_error": "distance across the contours of labels between where they are and where they are thought to be",
+    "contour_std": "standard deviation that the method gives that distance",
+    "coverage_50": "share of the contours within the intervals that should hold 50 %",
+    "coverage_95": "share of the contours within the intervals that should hold 95 %",
+    "latent_coverage_50": "share of the latent variables of frames not yet seen within intervals for 50 %",
+    "latent_coverage_95": "share of the latent variables of frames not yet seen within intervals for 95 %",
 }
 DECIMALS = {"dice": 3, "ncc": 3, "ssim": 3, "hd95": 2, "end_point_error": 3, "sdlogj": 3, "inverse_consistency": 3}
 DECIMALS |= {"target_error": 2, "target_error_p95": 2, "gate_right": 3, "closure_error": 2, "drift": 3}
+DECIMALS |= {"contour_error": 2, "contour_std": 2, "coverage_50": 2, "coverage_95": 2}
+DECIMALS |= {"latent_coverage_50": 2, "latent_coverage_95": 2}
 DECIMALS |= {"target_error_late": 2, "target_error_late_hold": 2}
 #: Facts about the scoring that are in the CSV only.
 HIDDEN = frozenset({"labels_counted", "num_foldings"}) | {
@@ -350,17 +364,22 @@ def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def markdown(
-    boards: Sequence[Board], manifest: Mapping[str, Any], streams: Mapping[int, Sequence[Column]] | None = None
+    boards: Sequence[Board],
+    manifest: Mapping[str, Any],
+    streams: Mapping[int, Sequence[Column]] | None = None,
+    forecasts: Mapping[int, Sequence[Column]] | None = None,
 ) -> str:
     """All boards as GitHub-flavoured Markdown with the protocol below them.
 
-    `streams` holds the columns of a second table, by the place of its board.
+    `streams` and `forecasts` hold the columns of a second and a third table, by the place of their board.
     """
     lines = [f"# {heading(boards, manifest)}", ""]
     for place, board in enumerate(boards):
         lines += [f"## {board.title}", "", _md(describe(board)), "", *_markdown_table(board, columns(board)), ""]
         if streams and place in streams:
             lines += ["Frame by frame:", "", *_markdown_table(board, streams[place]), ""]
+        if forecasts and place in forecasts:
+            lines += ["Forecasts:", "", *_markdown_table(board, forecasts[place]), ""]
         lines += [f"- warning: {_md(w)}" for w in board.warnings] + [""] * bool(board.warnings)
         lines += [f"- {_md(trouble_text(t))}" for t in board.troubles] + [""] * bool(board.troubles)
     lines += ["## Protocol", "", *(f"- {name}: {_md(text)}" for name, text in protocol(boards, manifest)), ""]

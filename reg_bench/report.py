@@ -18,6 +18,7 @@ from reg_bench.errors import DataError
 from reg_bench.leaderboard import Board, tables
 from reg_bench.published import published
 from reg_bench.results import read_rows
+from reg_bench.stream_forecasts import forecast_columns
 from reg_bench.stream_tables import StreamTable, is_stream, stream_tables
 from reg_bench.stream_tables import columns as stream_columns
 
@@ -36,7 +37,14 @@ class Content:
     @property
     def stream_columns(self) -> dict[int, list[text.Column]]:
         """Columns of the tables frame by frame, by the place of their board."""
-        by_board = {id(t.board): stream_columns(t) for t in self.streams}
+        return self._by_place({id(t.board): stream_columns(t) for t in self.streams})
+
+    @property
+    def forecast_columns(self) -> dict[int, list[text.Column]]:
+        """Columns of the tables of forecasts, by the place of their board; of boards that have one."""
+        return self._by_place({id(t.board): found for t in self.streams if (found := forecast_columns(t))})
+
+    def _by_place(self, by_board: dict[int, list[text.Column]]) -> dict[int, list[text.Column]]:
         return {i: by_board[id(b)] for i, b in enumerate(self.boards) if id(b) in by_board}
 
 
@@ -79,7 +87,7 @@ def write(content: Content, *, colour: bool = False, standalone: bool = False) -
     from reg_bench.report_terminal import terminal
 
     boards, manifest, shown = content.boards, content.manifest, content.stream_columns
-    replace_file(content.folder / "leaderboard.md", text.markdown(boards, manifest, shown))
+    replace_file(content.folder / "leaderboard.md", text.markdown(boards, manifest, shown, content.forecast_columns))
     replace_file(content.folder / "leaderboard.csv", text.to_csv(boards))
     replace_file(content.folder / "index.html", page(content, standalone=standalone))
     if suite_source(manifest, boards) == SUITE_FILE:

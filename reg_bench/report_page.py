@@ -16,6 +16,7 @@ from reg_bench.report_fronts import fronts
 from reg_bench.report_pictures import Pictures, chosen_cases
 from reg_bench.report_plots import distribution, label_plots
 from reg_bench.report_significance import heat_map
+from reg_bench.stream_forecasts import forecast_columns
 from reg_bench.stream_plots import charts, latency_plot
 from reg_bench.stream_tables import StreamTable
 from reg_bench.stream_tables import columns as stream_columns
@@ -97,7 +98,12 @@ def _stream(board: Board, streams: Sequence[StreamTable]) -> dict[str, Any] | No
     """Table and drawings of the streams of a task, None where its cases are pairs."""
     for table in streams:
         if table.board is board:
-            return {"columns": stream_columns(table), "charts": charts(table), "latency": latency_plot(table)}
+            return {
+                "columns": stream_columns(table),
+                "forecasts": forecast_columns(table),
+                "charts": charts(table),
+                "latency": latency_plot(table),
+            }
     return None
 
 

@@ -183,10 +183,21 @@ def columns(table: StreamTable) -> list[Column]:
     for condition, means in table.conditions.items():
         title = f"{title_of(primary, table.board.metrics)}, {condition.replace('-', ' ')}"
         texts = tuple(number(m, primary) for m in means)
-        hint = "mean over cases where only these frames were given; all frames are scored"
+        hint = _hint(condition)
         source = f"{table.board.profile}/{primary}"
         made.append(Column(title, hint, texts, means, table.board.better.get(primary, ""), source=source))
     return made + latencies[2:]
+
+
+def _hint(condition: str) -> str:
+    """What was given under `condition`, and what is scored."""
+    if condition.endswith("-hidden"):
+        return "mean over the frames at the end, which were not given, then over cases"
+    if condition == "smoothed":
+        return "mean over cases where all frames were given at once"
+    if condition.startswith("imputed-"):
+        return "mean over cases where only these frames were given, all of them at once; all frames are scored"
+    return "mean over cases where only these frames were given; all frames are scored"
 
 
 def _dice_column(table: StreamTable, label: str) -> Column:
