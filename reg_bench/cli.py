@@ -17,6 +17,7 @@ COMMANDS = (
     "evaluate",
     "submit",
     "report",
+    "figures",
     "list",
     "check",
     "data",

@@ -85,7 +85,7 @@ def _check(args: argparse.Namespace) -> int:
 
     if args.limit is not None and args.limit < 0:
         raise ConfigError(f"--limit: expected at least 0, got {args.limit}")
-    given = {"class_path": args.dataset, "init_args": _options(args.data)}
+    given = {"class_path": args.dataset, "init_args": arguments_of(args.data)}
     if "." not in args.dataset:
         given = {"name": args.dataset, **given}
     data = discovery.build_datamodule(given, root=args.root)
@@ -104,7 +104,12 @@ def _check(args: argparse.Namespace) -> int:
     return EXIT_FAULTS if result.faults else 0
 
 
-def _options(given: Sequence[str]) -> dict[str, Any]:
+def arguments_of(given: Sequence[str]) -> dict[str, Any]:
+    """Arguments given as words `KEY=VALUE`, their values as YAML.
+
+    Raises:
+        ConfigError: a word without a key or an equals sign.
+    """
     import yaml
 
     options: dict[str, Any] = {}

@@ -47,13 +47,14 @@ def _error_columns(table: StreamTable, metric: str, horizon_s: float) -> list[Co
     errors = [_told(s, metric, horizon_s) for s in table.streams]
     held = [_held(s, metric, horizon_s) for s in table.streams]
     ahead = f"{1e3 * horizon_s:.0f} ms"
+    own = [_share(error, still) for error, still in zip(errors, held, strict=True)]
     made = [
         *_value_columns(table, metric, horizon_s),
         _column(
             table,
             f"{ahead}, to held",
             f"error of the forecasts {ahead} ahead as a share of that of the estimate that was there, held",
-            lambda i: _share(errors[i], held[i]),
+            own.__getitem__,
             metric,
         ),
     ]
@@ -62,9 +63,8 @@ def _error_columns(table: StreamTable, metric: str, horizon_s: float) -> list[Co
         if lines:
             reference = errors[lines[0]]
             hint = f"error of the forecasts {ahead} ahead as a share of that of {name}"
-            made.append(
-                _column(table, f"{ahead}, to {name}", hint, lambda i, r=reference: _share(errors[i], r), metric)
-            )
+            shares = [_share(error, reference) for error in errors]
+            made.append(_column(table, f"{ahead}, to {name}", hint, shares.__getitem__, metric))
     return made
 
 
@@ -81,7 +81,8 @@ def _value_columns(table: StreamTable, metric: str, horizon_s: float) -> list[Co
 def _coverage_column(table: StreamTable, metric: str, title: str, horizon_s: float) -> Column:
     ahead = f"{1e3 * horizon_s:.0f} ms"
     hint = f"share of the contour within the interval of that probability, of forecasts {ahead} ahead; mean over cases"
-    return _column(table, f"{title}, {ahead}", hint, lambda i: _told(table.streams[i], metric, horizon_s), metric, "")
+    shares = [_told(s, metric, horizon_s) for s in table.streams]
+    return _column(table, f"{title}, {ahead}", hint, shares.__getitem__, metric, "")
 
 
 def _column(
