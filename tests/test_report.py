@@ -80,12 +80,27 @@ def test_the_page_stands_alone_and_links_only_pictures_that_exist(tmp_path: Path
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "@import" not in page
     assert "url(" not in page
-    # One script of ours; a method's name is text.
-    assert links.tags.count("script") == 1
+    # One script of ours and the data of each task; a method's name is text.
+    assert links.tags.count("script") == 1 + 2
+    assert page.count('type="application/json"') == 2
     assert "c&lt;script&gt;" in page
+    assert "c\\u003cscript>" in page
     assert "prefers-color-scheme: dark" in page
     assert "5th worst case" in page
     assert "median case" in page
+    # The protocol in full.
+    for name in ("interpolation, strict", "HD95, strict", "units", "threads", "device", "timing", "statistics"):
+        assert f"<dt>{name}</dt>" in page
+
+
+def test_a_page_that_stands_alone_holds_its_pictures(tmp_path: Path) -> None:
+    build(tmp_path / "run", example())
+    report.build(tmp_path / "run", standalone=True)
+    links = Links()
+    links.feed((tmp_path / "run" / "index.html").read_text())
+    shown = [r for r in links.references if not r.startswith("#")]
+    assert sum(r.startswith("data:image/webp;base64,") for r in shown) > 5
+    assert not [r for r in shown if r.startswith("panels/")]
 
 
 def test_pictures_outside_the_folder_are_not_linked(tmp_path: Path) -> None:

@@ -388,3 +388,13 @@ def test_writer_of_rows_is_what_the_runner_uses(tmp_path: Path) -> None:
     RowWriter(tmp_path / "rows.rank0.jsonl").result(CaseResult(key, "failed", "before"))
     _run(_suite(NOISE), tmp_path)
     assert _rows(tmp_path)["s/000"]["reason"] == "before"
+
+
+def test_only_the_chosen_cases_are_planned(tmp_path: Path) -> None:
+    suite = _suite(NOISE)
+    (whole,) = plan.plan_tasks(suite, None, None)
+    (part,) = plan.plan_tasks(suite, None, None, chosen=whole.cases[1:2])
+    assert part.cases == whole.cases[1:2]
+    assert part.checksum == whole.checksum, "its result has the key that it has in the whole run"
+    with pytest.raises(ConfigError, match="--cases: no task has a case 'nobody'"):
+        plan.plan_tasks(suite, None, None, chosen=["nobody"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,20 @@ def record_bytes(path: Path) -> Iterator[bytes]:
             parts = b""
 
 
-def read(folder: Path) -> list[Any]:
-    """All records of the only run below `folder/wandb`."""
+def read(folder: Path, patience_s: float = 60.0) -> list[Any]:
+    """All records of the only run below `folder/wandb`; its writer, another process, may still be at the end of it."""
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    begin = time.monotonic()
+    while True:
+        records = _parsed(path)
+        if of_kind(records, "exit") or time.monotonic() - begin > patience_s:
+            return records
+        time.sleep(0.05)
+
+
+def _parsed(path: Path) -> list[Any]:
     from wandb.proto import wandb_internal_pb2 as pb
 
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     records = []
     for raw in record_bytes(path):
         record = pb.Record()
@@ -50,8 +61,6 @@ def of_kind(records: list[Any], kind: str) -> list[Any]:
 
 def logged(records: list[Any]) -> dict[str, Any]:
     """The last value of every key of the history."""
-    import json
-
     found = {}
     for history in of_kind(records, "history"):
         for item in history.item:

@@ -169,6 +169,7 @@ const openCases = (id, m, source, c) => {
   const task = taskOf(id);
   if (!task || !task.methods[m] || (c !== undefined && !task.cases[c])) return;
   const same = now && now.id === id && now.m === m && now.source === source;
+  if (same && dialog.open && c !== undefined) return showCase(c);
   source ||= now?.id === id ? now.source : task.primary || task.metrics[0]?.key || "wall_s";
   now = { id, task, m, source, order: orderOf(task, m, source), c: c ?? null };
   if (now.c === null) now.c = now.order[0];
