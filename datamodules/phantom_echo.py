@@ -39,6 +39,8 @@ class PhantomEcho(RegistrationDataModule):
         seconds_per_frame: between two frames.
         strength: lowest and highest strength of the contraction; 1 takes 45 % of the width of the cavity and moves its
             base by 11 pixels of 112; 0 for none.
+        traced: as EchoNet-Dynamic is traced: frame 0 is end-diastole, and only it and the frame in which the cavity is
+            smallest carry labels.
         attenuation: decibels per pixel of 112 that the depth still costs after compensation.
         noise: of the receiver, decibels below the brightest tissue, near the probe.
         spacing_mm: pixel size.
@@ -63,6 +65,7 @@ class PhantomEcho(RegistrationDataModule):
         length: int = 50,
         seconds_per_frame: float = 0.02,
         strength: tuple[float, float] = (0.5, 1.0),
+        traced: bool = False,
         attenuation: float = 0.06,
         noise: float = 54.0,
         spacing_mm: float = 1.3,
@@ -84,13 +87,15 @@ class PhantomEcho(RegistrationDataModule):
             raise DataError(f"{self.name}: size must be at least 32 x 32 to hold a heart, got {list(size)}")
         self.sequences, self.frames, self.size, self.length = sequences, frames, tuple(size), length
         self.seconds_per_frame, self.strength, self.attenuation = seconds_per_frame, tuple(strength), attenuation
-        self.noise, self.spacing_mm = noise, spacing_mm
+        self.noise, self.spacing_mm, self.traced = noise, spacing_mm, traced
         self._chosen = evenly_spaced(length, frames)
         self._config = EchoConfig(
             size=(size[0], size[1]),
             length=length,
             seconds_per_frame=seconds_per_frame,
             strength=(strength[0], strength[1]),
+            phase=0.0 if traced else None,
+            traced=traced,
             attenuation=attenuation,
             noise=noise,
             spacing_mm=spacing_mm,

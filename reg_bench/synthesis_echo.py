@@ -39,6 +39,8 @@ class EchoConfig:
         seconds_per_frame: between two frames.
         strength: of the contraction, lowest and highest; 1 takes 0.45 of the width of the cavity and 11 pixels (of 112)
             of its length, 0 is a heart that stands still.
+        phase: of the beat in frame 0, 0 at end-diastole; drawn if not given.
+        traced: whether only frame 0 carries labels and the frame in which the cavity is smallest.
         attenuation: decibels per pixel of 112 that remain after the compensation for depth.
         noise: of the receiver, decibels below the brightest tissue, near the probe.
         dynamic_range: decibels from black to white.
@@ -50,6 +52,8 @@ class EchoConfig:
     length: int = 50
     seconds_per_frame: float = 0.02
     strength: tuple[float, float] = (0.5, 1.0)
+    phase: float | None = None
+    traced: bool = False
     attenuation: float = 0.06
     noise: float = 54.0
     dynamic_range: float = 52.0
@@ -61,13 +65,17 @@ def echo_sequence(config: EchoConfig, *, seed: int, case_id: str) -> ImageSequen
     """The cine of one heart as a batch of one: labels and exact motion in every frame; the mask is the sector."""
     generator = random_generator("echo", seed)
     unit = min(config.size) / 112
-    rhythm = echo_rhythm(config.length, config.seconds_per_frame, unit, generator)
+    rhythm = echo_rhythm(config.length, config.seconds_per_frame, unit, generator, config.phase)
     motion = EchoMotion(config.size, rhythm, generator.uniform(*config.strength), generator)
     probe = _Probe(config, motion, generator)
     u, squared, along = motion.displacement()
     labels = torch.zeros(u.shape[0], *config.size, dtype=torch.uint8)
     labels[(squared < motion.outer**2) & (along > 0)] = 2
     labels[(squared < motion.inner**2) & (along > 0)] = 1
+    marked = list(range(config.length))
+    if config.traced:
+        areas = (labels == 1).sum(dim=(1, 2))
+        marked = sorted({0, int(areas.argmin())})
     sector = probe.sector.expand(1, config.length, 1, *config.size).contiguous()
     return ImageSequence(
         case_ids=(case_id,),
@@ -75,8 +83,8 @@ def echo_sequence(config: EchoConfig, *, seed: int, case_id: str) -> ImageSequen
         seconds_per_frame=config.seconds_per_frame,
         spacing_mm=torch.full((1, 2), config.spacing_mm),
         affine=torch.diag(torch.tensor([config.spacing_mm, config.spacing_mm, 1.0], dtype=torch.float64))[None],
-        labels=labels[None, :, None],
-        labelled_frames=tuple(range(config.length)),
+        labels=labels[marked][None, :, None],
+        labelled_frames=tuple(marked),
         label_names=LABEL_NAMES,
         mask=sector,
         true_displacement=u[None],

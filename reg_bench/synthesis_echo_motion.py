@@ -44,8 +44,12 @@ class EchoRhythm:
     wave: Array
 
 
-def echo_rhythm(length: int, seconds_per_frame: float, unit: float, generator: np.random.Generator) -> EchoRhythm:
-    """A heart of 50 to 110 beats a minute that begins anywhere in its beat; rate and strength change from beat to beat.
+def echo_rhythm(
+    length: int, seconds_per_frame: float, unit: float, generator: np.random.Generator, phase: float | None = None
+) -> EchoRhythm:
+    """A heart of 50 to 110 beats a minute that begins at `phase` of its beat, 0 at end-diastole, else anywhere.
+
+    Rate and strength change from beat to beat.
 
     The long axis follows the short one by 10 to 40 ms. Swing, drift (breathing, the hand that holds the probe) and the
     motion of the surroundings have courses of their own.
@@ -53,6 +57,7 @@ def echo_rhythm(length: int, seconds_per_frame: float, unit: float, generator: n
     uniform = generator.uniform
     time = np.arange(length) * seconds_per_frame
     period, late, first = uniform(60 / 110, 60 / 50), uniform(0.01, 0.04), uniform(0, 1)
+    first = first if phase is None else phase
     beats = 3 + int(np.ceil(1.2 * time[-1] / period)) if length > 1 else 3
     # The beat at hand began before the first frame.
     lengths = period * np.clip(generator.normal(1, 0.06, beats), 0.85, 1.15)
@@ -63,8 +68,7 @@ def echo_rhythm(length: int, seconds_per_frame: float, unit: float, generator: n
     for at in (time, time - late):
         beat = np.clip(np.searchsorted(ends, at, side="right"), 0, beats - 1)
         # Before the first beat of all there was another like it.
-        phase = np.mod((at - beginnings[beat]) / lengths[beat], 1.0)
-        courses.append(strengths[beat] * BEAT(phase))
+        courses.append(strengths[beat] * BEAT(np.mod((at - beginnings[beat]) / lengths[beat], 1.0)))
     breath, shake = uniform(3.0, 5.0), uniform(0.5, 2.0)
     angle, phases = uniform(0, 2 * np.pi), uniform(0, 2 * np.pi, 3)
     along = np.array([np.cos(angle), np.sin(angle)])

@@ -189,6 +189,22 @@ def test_points_on_the_long_axis_move_with_their_neighbours() -> None:
     assert float((u[:, :, 60] - middle).abs().max()) < 0.1
 
 
+def test_a_traced_heart_has_labels_at_end_diastole_and_end_systole_alone() -> None:
+    traced, whole = (
+        echo_sequence(EchoConfig(phase=0.0, traced=t, size=(64, 64)), seed=5, case_id="a") for t in (True, False)
+    )
+    assert torch.equal(traced.frames, whole.frames)
+    assert traced.labels is not None
+    assert whole.labels is not None
+    areas = (whole.labels[0, :, 0] == 1).sum(dim=(1, 2))
+    smallest = int(areas.argmin())
+    assert traced.labelled_frames == (0, smallest)
+    assert torch.equal(traced.labels, whole.labels[:, [0, smallest]])
+    # From one end of the beat to the other.
+    assert float(areas[0]) > 0.95 * float(areas.max())
+    assert float(areas[smallest]) < 0.8 * float(areas[0])
+
+
 @pytest.mark.parametrize(("size", "length"), [((64, 64), 2), ((96, 128), 4)])
 def test_other_sizes(size: tuple[int, int], length: int) -> None:
     heart = echo_sequence(EchoConfig(size=size, length=length), seed=1, case_id="a")
