@@ -24,7 +24,7 @@ Value = dict[str, Any]
 #: What is computed at every frame unless the task names others.
 METRICS = ("dice", "tre", "end_point_error", "sdlogj", "nonpositive_fraction")
 #: Of these, what is computed of forecasts.
-FORETOLD = ("dice", "tre", "end_point_error")
+FORETOLD = ("dice", "tre", "end_point_error", "ncc")
 #: Values that hold the clock, and differ from run to run.
 TIMED = (
     *("latency", "latency_first", "latency_median", "latency_p95", "latency_p99", "within_budget"),

@@ -554,10 +554,17 @@ def test_data_check(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.usefixtures("in_this_process")
 def test_suite(twin: Path, tmp_path: Path) -> None:
     command = ["run", "echonet", "--data.root", str(twin), "--out", str(tmp_path), "--limit", "2"]
-    assert main([*command, "--methods", "identity,demons-symmetric"]) == 0
+    pairs = ["--tasks", "traced,paper-iii", "--methods", "identity,demons-symmetric"]
+    assert main([*command, *pairs]) == 0
+    assert main([*command[:-1], "1", "--tasks", "stream", "--methods", "no-motion", "--no-panels"]) == 0
     rows = read_rows(tmp_path)
-    assert Counter(row["key"]["task"] for row in rows) == {"traced": 4, "stream": 12, "paper-iii": 2}
+    assert Counter(row["key"]["task"] for row in rows) == {"traced": 4, "stream": 10, "paper-iii": 2}
     assert {row["status"] for row in rows} == {"ok"}
+    streamed = {row["key"]["condition"]: row["values"] for row in rows if row["key"]["task"] == "stream"}
+    # Contours are known where frames are traced, without any true displacement.
+    assert {v["frame"] for v in streamed[None] if v["metric"] == "contour_error"} == {
+        v["frame"] for v in streamed[None] if v["metric"] == "dice" and v["horizon_s"] is None
+    }
 
 
 # Real images: the animal of `cine-sax` as if it were an echocardiogram.
