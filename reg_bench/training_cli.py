@@ -9,15 +9,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from reg_bench.datamodule import RegistrationDataModule
 from reg_bench.errors import ConfigError
 from reg_bench.training_alarms import Alarms
 from reg_bench.training_callbacks import SeededSteps, StopOnNaN
-from reg_bench.training_panels import LOGGERS, make_loggers
+from reg_bench.training_panels import LOGGERS, SamplePanels, log_settings, make_loggers
 from reg_bench.training_progress import TimeLeft
 
 # Of work that is lost at most when a process dies.
@@ -33,6 +33,7 @@ class SavedConfig(SaveConfigCallback):
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+            log_settings(trainer.loggers, self._text)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self._text
@@ -65,12 +66,34 @@ class TrainingCLI(LightningCLI):
             callbacks += _checkpoints(callbacks, folder, self.config_init[self.subcommand].get("data"))
         if asked.logger is None:
             names = [name.strip() for name in str(self.config[self.subcommand].log).split(",")]
-            kwargs["logger"] = make_loggers(names, Path(asked.default_root_dir))
+            group, tags = _named_after(self.config[self.subcommand])
+            kwargs["logger"] = make_loggers(names, Path(asked.default_root_dir), group, tags)
+            callbacks += _watched(names, callbacks)
         if asked.enable_progress_bar is None:
             # Lightning's own bar knows the time left of an epoch only, and fills logs with its steps.
             kwargs["enable_progress_bar"] = False
             callbacks.append(TimeLeft())
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+
+def _watched(names: Sequence[str], callbacks: Sequence[Any]) -> list[Callback]:
+    """What logs the rates, and sample registrations where a logger takes pictures, unless the recipe does."""
+    found: list[Callback] = []
+    if not any(isinstance(c, LearningRateMonitor) for c in callbacks):
+        found.append(LearningRateMonitor(logging_interval="step"))
+    if set(names) & {"wandb", "tensorboard"} and not any(isinstance(c, SamplePanels) for c in callbacks):
+        found.append(SamplePanels())
+    return found
+
+
+def _named_after(config: Any) -> tuple[str, list[str]]:
+    """The group of a training, by its data, and tags by its classes, as reports have them by suite and methods."""
+    model, data = (config.get(part) or {} for part in ("model", "data"))
+    network = (model.get("init_args") or {}).get("network") or {}
+    named = {"model": model, "network": network if hasattr(network, "get") else {}, "data": data}
+    classes = {what: str(part.get("class_path") or "").rpartition(".")[2] for what, part in named.items()}
+    tags = ["training", *(f"{what}:{name}" for what, name in classes.items() if name)]
+    return f"training {classes['data']}".strip(), tags
 
 
 def _checkpoints(callbacks: Sequence[Any], folder: Path, data: Any) -> list[ModelCheckpoint]:

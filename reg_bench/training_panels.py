@@ -15,19 +15,27 @@ from reg_bench.errors import ConfigError, RegBenchError
 from reg_bench.types import DisplacementField, RegistrationPair
 
 LOGGERS = ("csv", "wandb", "tensorboard")
+#: W&B takes tags of at most so many letters.
+TAG_LENGTH = 64
 
 
-def make_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
+def make_loggers(names: Sequence[str], folder: Path, group: str = "", tags: Sequence[str] = ()) -> list[Logger]:
     """The loggers of those names, which write below `folder`. W&B is offline unless WANDB_MODE says otherwise.
+
+    Args:
+        names: some of `LOGGERS`.
+        folder: of the training.
+        group: by which W&B puts runs together, unless WANDB_RUN_GROUP is set.
+        tags: of the run in W&B, beside those of WANDB_TAGS.
 
     Raises:
         ConfigError: an unknown name.
         RegBenchError: a package that is not installed; names it.
     """
-    return [_make_logger(name, folder) for name in dict.fromkeys(names)]
+    return [_make_logger(name, folder, group, tags) for name in dict.fromkeys(names)]
 
 
-def _make_logger(name: str, folder: Path) -> Logger:
+def _make_logger(name: str, folder: Path, group: str, tags: Sequence[str]) -> Logger:
     if name == "csv":
         return CSVLogger(folder, name="log")
     if name not in LOGGERS:
@@ -37,7 +45,16 @@ def _make_logger(name: str, folder: Path) -> Logger:
             return TensorBoardLogger(folder, name="tensorboard")
         folder.mkdir(parents=True, exist_ok=True)
         offline = os.environ.get("WANDB_MODE", "offline") == "offline"
-        return WandbLogger(save_dir=folder, project="reg-bench", offline=offline)
+        more = [t.strip() for t in os.environ.get("WANDB_TAGS", "").split(",") if t.strip()]
+        return WandbLogger(
+            name=folder.name,
+            save_dir=folder,
+            project=os.environ.get("WANDB_PROJECT", "reg-bench"),
+            offline=offline,
+            group=os.environ.get("WANDB_RUN_GROUP") or group or None,
+            tags=[t[:TAG_LENGTH] for t in dict.fromkeys([*tags, *more])],
+            job_type="training",
+        )
     except ModuleNotFoundError as error:
         raise RegBenchError(f"--log {name}: {name} is not installed: pip install {name}") from error
 
@@ -85,6 +102,15 @@ class SamplePanels(Callback):
         draw_panel(pair, field, path)
         for logger in trainer.loggers:
             show_picture(logger, f"panels/{case}", path, trainer.global_step)
+
+
+def log_settings(loggers: Sequence[Logger], settings: str) -> None:
+    """Gives the configuration of a training, as YAML, to W&B, where runs are chosen and compared by it."""
+    import yaml
+
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_hyperparams(yaml.safe_load(settings))
 
 
 def show_picture(logger: Logger, name: str, path: Path, step: int) -> None:

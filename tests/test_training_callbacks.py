@@ -237,22 +237,6 @@ def test_loggers_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             make_loggers([name], tmp_path)
 
 
-@pytest.mark.slow
-def test_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    path = recipe(
-        tmp_path,
-        trainer={
-            "callbacks": [{"class_path": "reg_bench.training_panels.SamplePanels", "init_args": {"every_n_epochs": 1}}]
-        },
-    )
-    assert main(["fit", str(path), "--out", str(tmp_path / "out"), "--log", "csv,wandb"]) == 0
-    (run,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
-    assert list(run.glob("*.wandb"))
-    assert len(list((run / "files" / "media").rglob("*.png"))) == 4
-    assert (tmp_path / "out" / "log" / "version_0" / "metrics.csv").is_file()
-
-
 def test_a_training_stops_early_by_a_metric_of_validation(tmp_path: Path) -> None:
     stopping = {
         "class_path": "EarlyStopping",
