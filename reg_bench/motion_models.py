@@ -104,7 +104,7 @@ class EvolvingModes(MotionModel):
         if len(coordinates) <= delays or not coordinates.shape[1]:
             return coordinates[-1]
         snapshots = delayed(coordinates, delays)
-        found = dynamic_modes(snapshots, self.rank, exact=False)
+        found = dynamic_modes(snapshots, self.rank)
         if not len(found.eigenvalues):
             return coordinates[-1]
         return found.forecast(snapshots[-1], coordinates.new_tensor([steps]))[0, 0]
