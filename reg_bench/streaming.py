@@ -111,7 +111,8 @@ def run_stream(
         ahead: how many frames it has to look ahead after each step.
         late: whether it has to look ahead by the time that each step with a frame took.
         periodic: see `moments`.
-        spread_every: after every how many steps it is asked how sure it is; 0 for never. A method with the function
+        spread_every: after every how many steps it is asked how sure it is, and at each that is hidden at the end; 0 for
+            never. A method with the function
             `uncertain(state, horizon_s) -> Estimate` is asked by that, for which it may take its time; of others what
             `step` and `forecast` say counts.
         guard: stands around every single call of the method.
@@ -142,7 +143,7 @@ def run_stream(
                 in_time = keep(method.forecast(state, latency_s)) if late and given else None
                 told = {k: method.forecast(state, k * seconds) for k in ahead}
                 foretold = {k: keep(e) for k, e in told.items()}
-                if spread_every and number % spread_every == 0:
+                if spread_every and (number % spread_every == 0 or number > len(ways) - hidden):
                     spread = _spread(method, state, {0: estimate, **told}, seconds)
         steps.append(Step(frame, time_s, given, closing, found, latency_s, in_time, foretold, spread))
         aside_s += time.perf_counter() - wall

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from reg_bench.datamodule import Record, RegistrationDataModule, Split
+from reg_bench.latent_courses import LatentCourse
 from reg_bench.method import Estimate, SequenceModule
 from reg_bench.pairs_as_sequence import PairwiseStream
 from reg_bench.types import DisplacementField, ImageSequence, RegistrationPair
@@ -286,3 +287,25 @@ class Needs3D(SequenceModule):
 
     def forecast(self, state: Any, horizon_s: float) -> Estimate:
         raise AssertionError("never called")
+
+
+class Doubts(FollowsCentre):
+    """Follows the square, says how sure it is, and tells two latent variables: the brightness of every frame."""
+
+    def uncertain(self, state: Any, horizon_s: float) -> Estimate:
+        estimate = self.forecast(state, horizon_s)
+        return replace(estimate, std=torch.full_like(estimate.field.u, 0.5))
+
+    def latent_course(self, frames: Tensor, observed: Tensor) -> LatentCourse:
+        x = frames.flatten(2).mean(dim=2)[..., None].expand(-1, -1, 2)
+        kinds = ("filtered", "smoothed", "predicted")
+        return LatentCourse(x, dict.fromkeys(kinds, x), dict.fromkeys(kinds, torch.ones_like(x)), observed)
+
+    def smooth(self, frames: Tensor, observed: Tensor | None = None) -> list[Estimate]:
+        seen = range(frames.shape[1]) if observed is None else observed[0].nonzero()[:, 0].tolist()
+        state = self.start(frames[:, 0], seconds_per_frame=0.1)
+        places = []
+        for t in range(frames.shape[1]):
+            nearest = min(seen, key=lambda s: abs(s - t))
+            places.append(self.step(state, frames[:, nearest], 0.1 * (t + 1))[1])
+        return places

@@ -95,6 +95,30 @@ def test_a_row_holds_a_whole_sequence(tmp_path: Path) -> None:
     assert "gate_right" in {v["metric"] for v in rows["sq0", None]["values"]}
 
 
+def test_conditions_of_dynamics_and_calibration(tmp_path: Path) -> None:
+    suite = suite_of(("plain", {}), every=(1,), hidden=(2,), imputed=(1, 2), horizons_s=(0.2,), calibration=True)
+    doubts = Spec("doubts", "fake_streams.Doubts", {})
+    run(replace(suite, methods=(*suite.methods, doubts)), tmp_path)
+    rows = {condition: row for (case, condition), row in rows_of(tmp_path, "doubts").items() if case == "sq0"}
+    assert set(rows) == {None, "last-2-hidden", "smoothed", "imputed-2nd"}
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    scored = {c: {v["frame"] for v in r["values"] if v["metric"] == "end_point_error"} for c, r in rows.items()}
+    assert scored["last-2-hidden"] == {4, 5}
+    assert scored["smoothed"] == scored["imputed-2nd"] == {1, 2, 3, 4, 5}
+    told = {(v["metric"], v["horizon_s"]) for v in rows[None]["values"]}
+    # After five steps it is asked; what it foretells then, lies beyond the sequence.
+    assert ("coverage_95", None) in told
+    assert ("coverage_95", 0.2) not in told
+    latent = {c: [v["value"] for v in r["values"] if v["metric"] == "latent_coverage_95"] for c, r in rows.items()}
+    assert latent == {None: [1.0], "last-2-hidden": [1.0], "smoothed": [], "imputed-2nd": [1.0]}
+    for condition in ("smoothed", "imputed-2nd"):
+        assert not any(v["metric"].startswith("latency") for v in rows[condition]["values"])
+        assert rows[condition]["wall_s"] > 0
+    plain = rows_of(tmp_path, "plain")["sq0", None]["values"]
+    assert "contour_error" in {v["metric"] for v in plain}
+    assert not any("coverage" in v["metric"] for v in plain)
+
+
 def test_what_a_method_does_wrong_on_a_frame_fails_its_row_alone(tmp_path: Path) -> None:
     bad = [(how, {"how": how}) for how in ("raise", "nan", "sleep")]
     run(suite_of(*bad, ("good", {}), protocol={"time_limit_s": 0.3}), tmp_path)
