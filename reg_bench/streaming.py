@@ -111,10 +111,9 @@ def run_stream(
         ahead: how many frames it has to look ahead after each step.
         late: whether it has to look ahead by the time that each step with a frame took.
         periodic: see `moments`.
-        spread_every: after every how many steps it is asked how sure it is, and at each that is hidden at the end; 0 for
-            never. A method with the function
-            `uncertain(state, horizon_s) -> Estimate` is asked by that, for which it may take its time; of others what
-            `step` and `forecast` say counts.
+        spread_every: after every how many steps it is asked how sure it is, and at each of the hidden ones; 0 for
+            never. A method with the function `uncertain(state, horizon_s) -> Estimate` is asked by that, for which it
+            may take its time; of others what `step` and `forecast` say counts.
         guard: stands around every single call of the method.
 
     Raises:
