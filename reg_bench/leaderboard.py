@@ -14,6 +14,7 @@ import numpy as np
 
 from reg_bench import statistics as st
 from reg_bench.leaderboard_rows import LABEL_METRICS, Kind, Result
+from reg_bench.ranking import Ranking
 from reg_bench.results import KEY_FIELDS
 from reg_bench.statistics import Bools, Codes, Floats, Summary
 
@@ -126,7 +127,10 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Board:
-    """The ranking of one task in one profile, best first; incomplete and skipped methods last."""
+    """The ranking of one task in one profile, best first; incomplete and skipped methods last.
+
+    `ranking` tells how firm the ranks are and who is better than whom, where that was worked out.
+    """
 
     suite: str
     suite_version: str
@@ -148,6 +152,7 @@ class Board:
     warnings: tuple[str, ...]
     other_ranks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     condition: str = ""
+    ranking: Ranking | None = None
 
     @property
     def title(self) -> str:

@@ -226,6 +226,7 @@ def _primary_columns(board: Board, metric: str) -> list[Column]:
         texts = tuple(NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in p_values)
         hint = "paired Wilcoxon signed-rank test against the best, over subjects, Holm-corrected"
         made.append(Column("p", hint, texts, p_values, source=source))
+    made += _rank_columns(board, source)
     for profile, ranks in board.other_ranks.items():
         places = tuple(ranks.get(e.name) for e in board.entries)
         keys = tuple(None if r is None else float(r) for r in places)
@@ -234,6 +235,29 @@ def _primary_columns(board: Board, metric: str) -> list[Column]:
             Column(f"rank {profile}", f"rank in the profile {profile}", texts, keys, source=f"{profile}/{metric}")
         )
     return made
+
+
+def _rank_columns(board: Board, source: str) -> list[Column]:
+    """How firm the ranks are; none below two ranked methods or two subjects."""
+    found = board.ranking
+    if found is None or not found.draws or sum(r > 0 for r in found.rank) < 2:
+        return []
+    place = {name: i for i, name in enumerate(found.names)}
+    lines = [place.get(e.name) for e in board.entries]
+    lines = [i if i is not None and found.low[i] else None for i in lines]
+    texts = [NONE if i is None else _range(int(found.low[i]), int(found.high[i])) for i in lines]
+    gate = [i is not None and not found.passed[i] for i in lines]
+    hint = (
+        f"95 % of the ranks over {found.draws} bootstrap draws of the subjects; mean agreement (Kendall) of a draw "
+        f"with the order shown: {found.stability:.2f}; a star: not significantly better than no motion"
+    )
+    keys = tuple(None if i is None else float(found.low[i] + found.high[i] / 1000) for i in lines)
+    starred = tuple(f"{t} *" if g else t for t, g in zip(texts, gate, strict=True))
+    return [Column("ranks 95 %", hint, starred, keys, source=source)]
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"
 
 
 def _spans(board: Board) -> tuple[tuple[float, float, float] | None, ...]:

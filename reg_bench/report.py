@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from reg_bench import leaderboard_text as text
 from reg_bench.errors import DataError
 from reg_bench.leaderboard import Board, tables
 from reg_bench.published import published
+from reg_bench.ranking_board import rank_board
 from reg_bench.results import read_rows
 from reg_bench.stream_forecasts import forecast_columns
 from reg_bench.stream_tables import StreamTable, is_stream, stream_tables
@@ -59,7 +60,7 @@ def read(folder: str | os.PathLike[str]) -> Content:
         raise DataError(f"{directory}: no such folder; expected the --out folder of `reg-bench run`")
     manifest = read_manifest(directory)
     with leaderboard_rows.no_collection():
-        boards = tables(leaderboard_rows.read(directory), manifest)
+        boards = [replace(b, ranking=rank_board(b)) for b in tables(leaderboard_rows.read(directory), manifest)]
     if not boards:
         raise DataError(f"{directory}: no results; expected rows*.jsonl as `reg-bench run` writes them")
     # Rows are parsed as a whole only where there are frames to be looked at.

@@ -9,8 +9,9 @@ import numpy as np
 
 from reg_bench.leaderboard import Board, Entry
 from reg_bench.leaderboard_text import number
+from reg_bench.ranking_tests import pareto_front
 from reg_bench.report_plots import Scale, Ticks, axis_title, linear_scale
-from reg_bench.statistics import Bools, Floats
+from reg_bench.statistics import Floats
 
 WIDTH, HEIGHT = 560, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, WIDTH - 16.0, 14.0, HEIGHT - 44.0
@@ -76,7 +77,8 @@ def _front(
     means = np.array([m for _, _, m in shown])
     ranked = np.array([e.rank is not None for e, _, _ in shown])
     sign = 1.0 if board.better[board.primary] == "higher" else -1.0
-    on_front = ranked & pareto(sign * means, costs, ranked)
+    losses = np.stack([-sign * means, costs], axis=1)
+    on_front = pareto_front(np.where(ranked[:, None], losses, np.nan))
     ends = [v for e, _, _ in shown for v in (e.interval or ())]
     heights = [*means, *ends, *(m for _, m in references)]
     y, y_ticks = linear_scale(float(min(heights)), float(max(heights)), _BOTTOM, _TOP)
@@ -98,12 +100,6 @@ def _front(
         together.setdefault((y(m), entry.role), []).append(entry.name)
     levels = tuple((place, role, ", ".join(names)) for (place, role), names in together.items())
     return Front(title, metric, x_title, y_title, x_ticks, y_ticks, tuple(marks), _steps(best), levels)
-
-
-def pareto(gain: Floats, cost: Floats, among: Bools) -> Bools:
-    """Which points no other of `among` beats: at least as good in both, better in one."""
-    better = (gain[:, None] >= gain) & (cost[:, None] <= cost) & ((gain[:, None] > gain) | (cost[:, None] < cost))
-    return np.asarray(~(better & among[:, None]).any(axis=0))
 
 
 def _scale_from_zero(values: Floats) -> tuple[Scale, Ticks]:

@@ -56,39 +56,11 @@ def heat_map(board: Board) -> HeatMap | None:
 
 def compared(board: Board) -> tuple[list[Entry], st.Floats] | None:
     """The complete methods in the order of the table, and p of each being better than each other `(M, M)`."""
-    entries = [e for e in board.entries if e.complete and board.primary and e.cells[board.primary].mean is not None]
-    if len(entries) < 2:
+    ranking = board.ranking
+    if ranking is None or board.primary not in ranking.p or not np.isfinite(ranking.p[board.primary]).any():
         return None
-    means = st.subject_means(np.stack([e.values for e in entries]), st.subjects_of(board.cases))
-    p = pairwise_p(means, board.better[board.primary])
-    return (entries, p) if np.isfinite(p).any() else None
-
-
-def pairwise_p(means: st.Floats, better: str) -> st.Floats:
-    """One-sided paired Wilcoxon signed-rank p of "row is better than column", Holm over all pairs; `(M, M)`.
-
-    `means` is `(M, S)`, a value per subject. NaN on the diagonal and where fewer than two subjects are shared.
-    """
-    count = len(means)
-    pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
-    sign = 1.0 if better == "higher" else -1.0
-    raw = [_greater(sign * means[i], sign * means[j]) for i, j in pairs]
-    p = np.full((count, count), np.nan)
-    for (i, j), value in zip(pairs, st.holm(raw), strict=True):
-        p[i, j] = np.nan if value is None else value
-    return p
-
-
-def _greater(a: st.Floats, b: st.Floats) -> float | None:
-    difference = np.round(a - b, 12)
-    difference = difference[np.isfinite(difference)]
-    if len(difference) < 2:
-        return None
-    if not difference.any():
-        return 1.0
-    from scipy.stats import wilcoxon
-
-    return float(wilcoxon(difference, alternative="greater").pvalue)
+    entries = {e.name: e for e in board.entries}
+    return [entries[name] for name in ranking.names], ranking.p[board.primary]
 
 
 def _cell(row: str, column: str, p: float, back: float, gap: str, difference: float, better: str) -> Cell:

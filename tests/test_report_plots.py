@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from reg_bench import report
 from reg_bench.leaderboard import Board
-from reg_bench.report_fronts import fronts, pareto, place_labels
+from reg_bench.report_fronts import fronts, place_labels
 from reg_bench.report_pictures import Pictures, chosen_cases
 from reg_bench.report_plots import distribution, label_order, label_plots
-from reg_bench.report_significance import heat_map, pairwise_p
+from reg_bench.report_significance import heat_map
 from tests.report_rows import dice_rows, row, value, write
 from tests.report_runs import run_folder
 
@@ -77,20 +76,6 @@ def test_boxes_of_labels_are_tukeys(tmp_path: Path) -> None:
     assert sorted(["10", "9", "myocardium", "1"], key=label_order) == ["1", "9", "10", "myocardium"]
 
 
-def test_pareto_front_is_that_of_comparing_all_pairs() -> None:
-    rng = np.random.default_rng(0)
-    gain, cost = rng.integers(0, 9, 40).astype(float), rng.integers(0, 9, 40).astype(float)
-    among = rng.random(40) > 0.3
-    expected = [
-        not any(
-            among[j] and gain[j] >= gain[i] and cost[j] <= cost[i] and (gain[j] > gain[i] or cost[j] < cost[i])
-            for j in range(40)
-        )
-        for i in range(40)
-    ]
-    assert pareto(gain, cost, among).tolist() == expected
-
-
 def test_fronts_are_drawn_against_time_and_roughness(board: Board) -> None:
     against_time, rough = fronts(board)
     assert {m.name for m in rough.marks if m.front} >= {"affine+demons"}
@@ -117,23 +102,6 @@ def test_names_in_a_front_never_cover_each_other() -> None:
     assert len(boxes) > 15
     for a, b in itertools.combinations(boxes, 2):
         assert a[2] <= b[0] + 0.2 or b[2] <= a[0] + 0.2 or a[3] <= b[1] + 0.2 or b[3] <= a[1] + 0.2
-
-
-def test_significance_is_one_sided_wilcoxon_with_holm_over_all_pairs() -> None:
-    rng = np.random.default_rng(2)
-    means = np.stack([rng.normal(m, 0.05, 14) for m in (0.5, 0.52, 0.6)])
-    p = pairwise_p(means, "higher")
-    raw = {
-        (i, j): stats.wilcoxon(means[i] - means[j], alternative="greater").pvalue
-        for i, j in itertools.permutations(range(3), 2)
-    }
-    order = sorted(raw, key=lambda k: raw[k])
-    running = 0.0
-    for place, (i, j) in enumerate(order):
-        running = max(running, min(1.0, (6 - place) * raw[i, j]))
-        assert p[i, j] == pytest.approx(running)
-    assert np.isnan(np.diag(p)).all()
-    np.testing.assert_allclose(pairwise_p(-means, "lower"), p)
 
 
 def test_the_map_says_who_is_better(board: Board) -> None:
