@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from lightning_modules.networks.kalman_vae_model import Bound
 from reg_bench.errors import DataError
 from reg_bench.field import jacobian_determinant, warp
+from reg_bench.protocol import case_seed
 from reg_bench.types import ImageSequence
 from reg_bench.variational_bound import monotonic_annealing
 
@@ -124,8 +126,27 @@ def training_bound(module: KalmanVAE, batch: ImageSequence, epoch: int | None = 
         samples=settings.samples,
         weighted=settings.weighted,
         beta=monotonic_annealing(epoch) if epoch is not None and settings.annealed else 1.0,
-        decoded=settings.decoded if epoch is not None else None,
+        **({} if epoch is None else _draws(module, batch)),
     )
+
+
+def _draws(module: KalmanVAE, batch: ImageSequence) -> dict[str, Any]:
+    """What a step of training draws: the same for a case, with whichever others and in whichever process it comes."""
+    seed, step = int(os.environ.get("PL_GLOBAL_SEED", "0")), module.global_step
+    generators = [torch.Generator().manual_seed(case_seed(seed, f"noise/{step}/{name}")) for name in batch.case_ids]
+    decoded, length = module.settings.decoded, batch.length
+    used = None
+    if decoded is not None and decoded < length:
+        order = torch.randperm(length, generator=torch.Generator().manual_seed(case_seed(seed, f"frames/{step}")))
+        used = sorted(order[:decoded].tolist())
+
+    def draw(like: Tensor) -> Tensor:
+        shape = (len(like) // len(generators), *like.shape[1:])
+        # (M, B, …), as the samples of a batch lie.
+        drawn = torch.stack([torch.randn(shape, generator=g) for g in generators], dim=1)
+        return drawn.flatten(0, 1).to(like)
+
+    return {"used": used, "draw": draw}
 
 
 @torch.no_grad()

@@ -3,12 +3,56 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.2
 #: Epsilon of TensorFlow, in which the paper's network was written; its momentum of 0.01 is slow for short trainings.
 _EPSILON, _MOMENTUM = 1e-3, 0.05
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by the statistics of all processes of a training, on CPUs too.
+
+    n processes with batches of b then learn what one learns with batches of n b. All batches must be of one size.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, C, H, W)` of this process."""
+        processes = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+        if not self.training or processes == 1:
+            return super().forward(x)
+        values = x.float()
+        moments = torch.stack([values.mean(dim=(0, 2, 3)), values.square().mean(dim=(0, 2, 3))])
+        mean, square = _summed(moments) / processes
+        variance = (square - mean.square()).clamp(min=0)
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            count = processes * x.numel() // x.shape[1]
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum or 0.0)
+                self.running_var.lerp_(variance * count / (count - 1), self.momentum or 0.0)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift[:, None, None], values, scale[:, None, None]).to(x.dtype)
+
+
+def _summed(values: Tensor) -> Tensor:
+    """The sum over all processes, with gradients."""
+    from torch.distributed.nn.functional import all_reduce
+
+    total: Tensor = all_reduce(values)
+    return total
+
+
+def seen_by_all(mask: Tensor) -> Tensor:
+    """The union of the bool `mask` of every process."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return mask
+    counts = mask.float()
+    distributed.all_reduce(counts)
+    return counts > 0
 
 
 class NormalizedConvolution(nn.Module):
@@ -27,7 +71,7 @@ class NormalizedConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(*shape, 3, 3))
         nn.init.xavier_normal_(self.weight)
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.norm = nn.BatchNorm2d(outputs, eps=_EPSILON, momentum=_MOMENTUM)
+        self.norm = SharedBatchNorm(outputs, eps=_EPSILON, momentum=_MOMENTUM)
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """`(N, C, H, W)` to `(N, C', H', W')`; `added` joins after the normalisation."""

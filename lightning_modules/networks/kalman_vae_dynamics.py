@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.kalman_vae import InitialState
-from reg_bench.state_space import LinearGaussianModel, kalman_filter, rts_smoother
+from lightning_modules.networks.kalman_vae_fields import Draw
+from reg_bench.state_space import LinearGaussianModel, Smoothed, kalman_filter, rts_smoother
 from reg_bench.state_space.gaussian import factor, log_density
 from reg_bench.variational_bound import normal_log_density
 
@@ -72,19 +73,22 @@ class LatentDynamics(nn.Module):
             covariance=_diagonal(std),
         )
 
-    def log_likelihood(self, x: Tensor, reference: Tensor, observed: Tensor | None = None) -> Tensor:
+    def log_likelihood(
+        self, x: Tensor, reference: Tensor, observed: Tensor | None = None, draw: Draw = torch.randn_like
+    ) -> Tensor:
         """`log p(x_1 .. x_T)`, `(B,)`, of `x (B, T, latents)`; frames that are not `observed (B, T)` are left out."""
         model = self.model(reference)
         filtered = kalman_filter(model, x, observed)
         if self.likelihood == "exact":
             return filtered.log_likelihood.sum(dim=1)
-        return self._by_marginals(model, x, observed, rts_smoother(model, filtered))
+        return self._by_marginals(model, x, observed, rts_smoother(model, filtered), draw)
 
-    def _by_marginals(self, model: LinearGaussianModel, x: Tensor, observed: Tensor | None, smoothed: object) -> Tensor:
+    def _by_marginals(
+        self, model: LinearGaussianModel, x: Tensor, observed: Tensor | None, smoothed: Smoothed, draw: Draw
+    ) -> Tensor:
         """`log p(x, z) - sum_t log p(z_t | x)` with every z_t from its own smoothed marginal, a sample per sequence."""
-        mean: Tensor = smoothed.mean  # type: ignore[attr-defined]
-        lower = factor(smoothed.covariance)  # type: ignore[attr-defined]
-        white = torch.randn_like(mean)
+        mean, lower = smoothed.mean, factor(smoothed.covariance)
+        white = draw(mean)
         z = mean + (lower @ white[..., None])[..., 0]
         first = log_density(z[:, 0], model.mean, model.covariance)
         state_std = model.Q.diagonal().sqrt()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -14,6 +14,8 @@ from reg_bench.transformation.bspline import control_shape, evaluate_bspline
 from reg_bench.transformation.thin_plate import thin_plate_spline
 
 Kind = Literal["dense", "bspline", "thin-plate"]
+#: Standard normal numbers of the shape of a tensor, whose first axis holds the cases of a batch, M times over.
+Draw = Callable[[Tensor], Tensor]
 
 
 class FieldOutput(nn.Module):
@@ -94,9 +96,9 @@ class FieldNoise(nn.Module):
             raise ValueError(f"FieldNoise: std and stiffness must be at least 0, got {std} and {stiffness}")
         self.std, self.stiffness = std, stiffness
 
-    def forward(self, mean: Tensor) -> Tensor:
-        """One sample about every mean `(..., H, W)`."""
-        noise = self.std * torch.randn_like(mean)
+    def forward(self, mean: Tensor, draw: Draw = torch.randn_like) -> Tensor:
+        """One sample about every mean `(..., H, W)`; `draw` gives the standard normal numbers."""
+        noise = self.std * draw(mean)
         if not self.stiffness:
             return mean + noise
         rows, columns = (_cosines(n, mean) for n in mean.shape[-2:])

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.networks.kalman_vae import FieldDecoder, ImageEncoder, Trunk
+from lightning_modules.networks.kalman_vae_blocks import seen_by_all
 from lightning_modules.networks.kalman_vae_dynamics import LatentDynamics, Likelihood
-from lightning_modules.networks.kalman_vae_fields import FieldNoise, FieldOutput, Kind
+from lightning_modules.networks.kalman_vae_fields import Draw, FieldNoise, FieldOutput, Kind
 from reg_bench.field import warp
 from reg_bench.variational_bound import (
     bound,
@@ -132,7 +133,7 @@ class KalmanVAENetwork(nn.Module):
 
     def see(self, field_of_view: Tensor) -> None:
         """Adds fields of view `(B, 1, *S)` to those of the training."""
-        self.get_buffer("seen").logical_or_(field_of_view.any(dim=0, keepdim=True))
+        self.get_buffer("seen").logical_or_(seen_by_all(field_of_view.any(dim=0, keepdim=True)))
 
     def encode(self, frames: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(x_t | y_t): `(B, T, 1, *S)` and `(B, 1, *S)` to two of `(B, T, latents)`."""
@@ -161,7 +162,8 @@ class KalmanVAENetwork(nn.Module):
         samples: int = 1,
         weighted: bool = False,
         beta: float = 1.0,
-        decoded: int | None = None,
+        used: Sequence[int] | None = None,
+        draw: Draw = torch.randn_like,
     ) -> Bound:
         """The evidence lower bound (equation 9) by `samples` samples of x, z integrated out.
 
@@ -172,26 +174,25 @@ class KalmanVAENetwork(nn.Module):
             samples: M.
             weighted: importance weights: the logarithm of the mean of the M weights, instead of the mean logarithm.
             beta: weight of the latent terms, see `monotonic_annealing`.
-            decoded: how many frames, drawn at random for all sequences alike, stand for all in the image's term.
+            used: numbers of the frames that stand for all in the image's term; all if not given.
+            draw: standard normal numbers of the shape of what it is given, `(M * B, …)`.
         """
         batch, length = frames.shape[:2]
         reference = frames[:, 0]
         mean, std = self.encode(frames, reference)
         mean, std = (v.expand(samples, *v.shape) for v in (mean, std))
-        x = mean + std * torch.randn_like(mean)
-        encoder, dynamics = self._latent_terms(x, mean, std, observed, closed=not weighted)
-        used = torch.arange(length, device=frames.device)
-        if decoded is not None and decoded < length:
-            used = torch.randperm(length, device=frames.device)[:decoded].sort().values
+        x = mean + std * draw(mean.flatten(0, 1)).reshape(mean.shape)
+        encoder, dynamics = self._latent_terms(x, mean, std, observed, not weighted, draw)
+        chosen = list(range(length) if used is None else used)
         prepared = [p.repeat(samples, *(1,) * (p.ndim - 1)) for p in self.prepared(reference)]
-        seen = x[:, :, used].flatten(0, 1)
-        sampled, roughness = self._frames(seen, prepared, reference, field_of_view, samples)
-        target = frames[:, used].repeat(samples, 1, 1, 1, 1)
+        seen = x[:, :, chosen].flatten(0, 1)
+        sampled, roughness = self._frames(seen, prepared, reference, field_of_view, draw)
+        target = frames[:, chosen].repeat(samples, 1, 1, 1, 1)
         terms = image_log_likelihood(target, sampled, self.image_std)
         if observed is not None:
-            kept = observed[:, used].repeat(samples, 1)
+            kept = observed[:, chosen].repeat(samples, 1)
             terms, roughness = torch.where(kept, terms, 0), torch.where(kept, roughness, 0)
-        share = length / len(used)
+        share = length / len(chosen)
         image = (share * terms.sum(dim=1)).reshape(samples, batch)
         penalty = (share * self.penalty * roughness.sum(dim=1)).reshape(samples, batch)
         weights = image + beta * (dynamics - encoder) - penalty
@@ -199,7 +200,7 @@ class KalmanVAENetwork(nn.Module):
         return Bound(bound(weights, weighted), *(part.mean(dim=0) for part in parts))
 
     def _latent_terms(
-        self, x: Tensor, mean: Tensor, std: Tensor, observed: Tensor | None, closed: bool
+        self, x: Tensor, mean: Tensor, std: Tensor, observed: Tensor | None, closed: bool, draw: Draw
     ) -> tuple[Tensor, Tensor]:
         """`log q(x | y)` and `log p(x)`, `(M, B)` each; of a plain VAE their expectations, if `closed`."""
         if self.dynamics is None:
@@ -212,17 +213,17 @@ class KalmanVAENetwork(nn.Module):
         encoder = _summed(normal_log_density(x, mean, std), observed)
         mask = None if observed is None else observed.repeat(len(x), 1)
         # The reference is the first frame, and its latent variables are counted once.
-        likelihood = self.dynamics.log_likelihood(x.flatten(0, 1), x[:, :, 0].flatten(0, 1), mask)
+        likelihood = self.dynamics.log_likelihood(x.flatten(0, 1), x[:, :, 0].flatten(0, 1), mask, draw)
         return encoder, likelihood.reshape(x.shape[:2])
 
     def _frames(
-        self, x: Tensor, prepared: Sequence[Tensor], reference: Tensor, field_of_view: Tensor | None, samples: int
+        self, x: Tensor, prepared: Sequence[Tensor], reference: Tensor, field_of_view: Tensor | None, draw: Draw
     ) -> tuple[Tensor, Tensor]:
         """The mean of the frames given a sample of their fields, and half the squared differences of the mean field."""
         decoded = self.decode(x, prepared)
         if self.target == "image":
             return decoded, torch.zeros_like(x[..., 0])
-        phi = self.noise(decoded)
+        phi, samples = self.noise(decoded, draw), len(x) // len(reference)
         if field_of_view is not None:
             phi = phi * field_of_view.repeat(samples, 1, 1, 1)[:, None]
         moving = reference.repeat(samples, 1, 1, 1).repeat_interleave(x.shape[1], dim=0)
