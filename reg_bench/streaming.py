@@ -140,10 +140,14 @@ def run_stream(
         if not closing:
             with guard():
                 in_time = keep(method.forecast(state, latency_s)) if late and given else None
-                told = {k: method.forecast(state, k * seconds) for k in ahead}
-                foretold = {k: keep(e) for k, e in told.items()}
-                if spread_every and (number % spread_every == 0 or number > len(ways) - hidden):
-                    spread = _spread(method, state, {0: estimate, **told}, seconds)
+                asked = spread_every and (number % spread_every == 0 or number > len(ways) - hidden)
+                for k in ahead:
+                    told = method.forecast(state, k * seconds)
+                    foretold[k] = keep(told)
+                    spread |= _spread(k, told) if asked else {}
+                if asked:
+                    spread |= _spread(0, estimate)
+                    spread |= _asked_spread(method, state, (0, *ahead), seconds)
         steps.append(Step(frame, time_s, given, closing, found, latency_s, in_time, foretold, spread))
         aside_s += time.perf_counter() - wall
         aside_cpu_s += time.process_time() - cpu
@@ -184,15 +188,21 @@ def run_offline(
     return Streamed(0.0, tuple(steps), time.perf_counter() - begin, time.process_time() - cpu)
 
 
-def _spread(method: SequenceModule, state: Any, said: Mapping[int, Estimate], seconds: float) -> dict[int, Spread]:
-    """How sure the method is of what it said, by the frames that it looks ahead."""
-    ask = getattr(method, "uncertain", None)
-    found = {k: ask(state, k * seconds) for k in said} if ask else said
-    return {
-        k: Spread(*(t.detach().to("cpu", torch.float32, copy=True) for t in (e.field.u, e.std)))
-        for k, e in found.items()
-        if e.std is not None
-    }
+def _spread(ahead: int, said: Estimate) -> dict[int, Spread]:
+    """How sure a method is of what it said of so many frames ahead, nothing if it does not say."""
+    if said.std is None:
+        return {}
+    return {ahead: Spread(*(t.detach().to("cpu", torch.float32, copy=True) for t in (said.field.u, said.std)))}
+
+
+def _asked_spread(method: SequenceModule, state: Any, ahead: Sequence[int], seconds: float) -> dict[int, Spread]:
+    """The same of methods that have to be asked, nothing of others."""
+    ask: Callable[[Any, float], Estimate] | None = getattr(method, "uncertain", None)
+    found: dict[int, Spread] = {}
+    if ask is not None:
+        for k in ahead:
+            found |= _spread(k, ask(state, k * seconds))
+    return found
 
 
 class _Keeper:
