@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from reg_bench import leaderboard_rows
 from reg_bench import leaderboard_text as text
 from reg_bench.errors import DataError
 from reg_bench.leaderboard import Board, tables
-from reg_bench.published import published
+from reg_bench.published import published, published_beside, published_markdown
 from reg_bench.ranking_board import rank_board
 from reg_bench.results import read_rows
 from reg_bench.stream_forecasts import forecast_columns
@@ -34,6 +35,7 @@ class Content:
     manifest: dict[str, Any]
     boards: tuple[Board, ...]
     streams: tuple[StreamTable, ...]
+    published: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def stream_columns(self) -> dict[int, list[text.Column]]:
@@ -54,6 +56,7 @@ def read(folder: str | os.PathLike[str]) -> Content:
 
     Raises:
         DataError: the folder does not exist, or none of its row files holds a result.
+        ConfigError: the suite names a published table that there is not.
     """
     directory = Path(folder)
     if not directory.is_dir():
@@ -65,7 +68,8 @@ def read(folder: str | os.PathLike[str]) -> Content:
         raise DataError(f"{directory}: no results; expected rows*.jsonl as `reg-bench run` writes them")
     # Rows are parsed as a whole only where there are frames to be looked at.
     rows = read_rows(directory) if any(map(is_stream, boards)) else []
-    return Content(directory, manifest, tuple(boards), tuple(stream_tables(boards, rows, manifest)))
+    beside = published_beside(boards[0].suite, boards[0].suite_version, manifest)
+    return Content(directory, manifest, tuple(boards), tuple(stream_tables(boards, rows, manifest)), tuple(beside))
 
 
 def build(folder: str | os.PathLike[str], *, colour: bool = False, standalone: bool = False) -> str:
@@ -77,7 +81,7 @@ def build(folder: str | os.PathLike[str], *, colour: bool = False, standalone: b
         standalone: puts the shown pictures into the page, which can then be sent as one file.
 
     Raises:
-        DataError: see `read`.
+        DataError, ConfigError: see `read`.
     """
     return write(read(folder), colour=colour, standalone=standalone)
 
@@ -88,7 +92,8 @@ def write(content: Content, *, colour: bool = False, standalone: bool = False) -
     from reg_bench.report_terminal import terminal
 
     boards, manifest, shown = content.boards, content.manifest, content.stream_columns
-    replace_file(content.folder / "leaderboard.md", text.markdown(boards, manifest, shown, content.forecast_columns))
+    markdown = text.markdown(boards, manifest, shown, content.forecast_columns)
+    replace_file(content.folder / "leaderboard.md", markdown + published_markdown(content.published))
     replace_file(content.folder / "leaderboard.csv", text.to_csv(boards))
     replace_file(content.folder / "index.html", page(content, standalone=standalone))
     if suite_source(manifest, boards) == SUITE_FILE:

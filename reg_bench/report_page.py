@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from reg_bench import leaderboard_text as text
 from reg_bench.errors import ConfigError
 from reg_bench.leaderboard import Board
-from reg_bench.published import published_tables
 from reg_bench.report_cases import case_command, payload
 from reg_bench.report_figures import make_environment
 from reg_bench.report_fronts import fronts
@@ -26,11 +25,7 @@ if TYPE_CHECKING:
 
 
 def page(content: Content, *, standalone: bool = False) -> str:
-    """The page of a run; `standalone` puts the shown pictures into it.
-
-    Raises:
-        ConfigError: the suite asks for a published table that there is not.
-    """
+    """The page of a run; `standalone` puts the shown pictures into it."""
     boards, manifest = content.boards, content.manifest
     suite = manifest.get("suite") or {}
     pictures = Pictures(content.folder, standalone)
@@ -46,7 +41,7 @@ def page(content: Content, *, standalone: bool = False) -> str:
             tasks=tasks,
             warnings=list(dict.fromkeys(w for b in boards for w in b.warnings)),
             protocol=text.protocol(boards, manifest),
-            published=published_tables(suite.get("published") or ()),
+            published=content.published,
             suite_file=source == SUITE_FILE,
         )
     )

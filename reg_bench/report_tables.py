@@ -12,9 +12,9 @@ import numpy as np
 from reg_bench import leaderboard_text as text
 from reg_bench import statistics as st
 from reg_bench.leaderboard import Board, Entry
-from reg_bench.published import published_tables
 from reg_bench.report_plots import label_order
 from reg_bench.report_significance import compared
+from reg_bench.stream_forecasts import forecast_columns
 from reg_bench.stream_tables import columns as stream_columns
 
 if TYPE_CHECKING:
@@ -52,12 +52,13 @@ def all_tables(content: Content) -> list[Table]:
     for board in content.boards:
         made.append(_board(board))
         if id(board) in streams:
-            made.append(_frames(board, stream_columns(streams[id(board)])))
+            made.append(_streams(board, "frames", "frame by frame", stream_columns(streams[id(board)])))
+            told = forecast_columns(streams[id(board)])
+            made += [_streams(board, "forecasts", "forecasts", told)] if told else []
         if board.main:
             made += [t for t in (_significance(board), _labels(board)) if t is not None]
         made.append(_cases(board))
-    suite = content.manifest.get("suite") or {}
-    made += [_published(block) for block in published_tables(suite.get("published") or ())]
+    made += [_published(block) for block in content.published]
     return _unique(made)
 
 
@@ -82,9 +83,9 @@ def _board(board: Board) -> Table:
     return Table(_name(board), f"{board.title}: {text.describe(board)}", _statistics(board), *_readable(board, shown))
 
 
-def _frames(board: Board, shown: Sequence[text.Column]) -> Table:
+def _streams(board: Board, name: str, words: str, shown: Sequence[text.Column]) -> Table:
     data: dict[str, Sequence[Any]] = _who(board) | {c.title: c.keys for c in shown}
-    return Table(_name(board, "frames"), f"{board.title}, frame by frame", data, *_readable(board, shown))
+    return Table(_name(board, name), f"{board.title}, {words}", data, *_readable(board, shown))
 
 
 def _readable(board: Board, shown: Sequence[text.Column]) -> tuple[Any, ...]:
@@ -193,7 +194,7 @@ def _published(block: Mapping[str, Any]) -> Table:
     heads = [str(c) for c in block["columns"]]
     names = [h if heads.count(h) == 1 else f"{h} {heads[: i + 1].count(h)}" for i, h in enumerate(heads)]
     rows = block["rows"]
-    lines = tuple(tuple(text.NONE if v is None else str(v) for v in row) for row in rows)
+    lines = tuple(map(tuple, block["texts"]))
     data = {n: [row[i] for row in rows] for i, n in enumerate(names)}
     title = f"As published: {block['title']} ({block['source']})"
     return Table(f"published.{block['id']}", title, data, tuple(heads), lines, frozenset({0}))

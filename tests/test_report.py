@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from reg_bench import command_report, report
-from reg_bench.errors import DataError
+from reg_bench.errors import ConfigError, DataError
 from tests.report_rows import dice_rows, row, value, write
 
 FILES = ("leaderboard.md", "leaderboard.csv", "index.html")
@@ -117,20 +117,40 @@ def test_pictures_outside_the_folder_are_not_linked(tmp_path: Path) -> None:
 def test_published_figures_only_where_the_suite_asks(tmp_path: Path) -> None:
     write(tmp_path, dice_rows("a", {"p0": 0.5, "p1": 0.6}))
     report.build(tmp_path)
-    assert "Published" not in (tmp_path / "index.html").read_text()
-    manifest = {"suite": {"name": "s", "published": ["paper-1-cardiac-mri"]}}
+    assert "As published" not in (tmp_path / "index.html").read_text()
+    assert "As published" not in (tmp_path / "leaderboard.md").read_text()
+    manifest = {"suite": {"name": "s", "published": ["paper-1-cardiac-mri", "paper-2-learn2reg-2020"]}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     report.build(tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "ECO + TPS" in page
     assert "not measured here and not ranked" in page
     assert "ECO" not in (tmp_path / "leaderboard.csv").read_text()
+    # As printed, with the zeros at the end.
+    assert "| task 2 pyramid | 9.00 | 12.22 | – |" in (tmp_path / "leaderboard.md").read_text()
+    manifest["suite"]["published"] = ["paper-1-cardiac-mir"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=r"no table 'paper-1-cardiac-mir'.*did you mean 'paper-1-cardiac-mri'"):
+        report.build(tmp_path)
+
+
+def test_runs_before_a_suite_named_published_tables_show_them(tmp_path: Path) -> None:
+    write(tmp_path, dice_rows("a", {"p0": 0.5}, suite="york"))
+    report.build(tmp_path)
+    assert "ECO + TPS" in (tmp_path / "index.html").read_text()
+    write(tmp_path, dice_rows("a", {"p0": 0.5}, suite="york", suite_version="0"), "rows.rank1.jsonl")
+    (tmp_path / "rows.rank0.jsonl").unlink()
+    report.build(tmp_path)
+    assert "ECO + TPS" not in (tmp_path / "index.html").read_text()
 
 
 def test_published_tables_are_well_formed() -> None:
     tables = report.published()
     assert len({t["id"] for t in tables}) == len(tables) >= 7
     for table in tables:
+        for row_, words in zip(table["rows"], table["texts"], strict=True):
+            expected = ["–" if cell is None else str(cell).rstrip("0") for cell in row_]
+            assert [word.rstrip("0") for word in words] == expected
         assert table["source"]
         assert all(len(line) == len(table["columns"]) for line in table["rows"])
 
