@@ -6,7 +6,7 @@ not drive out of the positive matrices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,12 +38,19 @@ class Covariances:
     innovation: Tensor
     place: tuple[int, ...]
 
+    def to(self, dtype: torch.dtype) -> Covariances:
+        """The same as tensors of that type."""
+        if self.gain.dtype == dtype:
+            return self
+        names = ("predicted", "filtered", "gain", "keep", "innovation")
+        return replace(self, **{name: getattr(self, name).to(dtype) for name in names})
+
 
 def sequential_covariances(model: LinearGaussianModel, groups: Groups) -> Covariances:
     """One time after the other.
 
     Raises:
-        ValueError: an innovation whose covariance is not positive definite.
+        NotPositiveDefiniteError: an innovation whose covariance is not positive definite.
     """
     count, length = groups.observed.shape
     flat = count == 1
@@ -90,12 +97,16 @@ def sequential_covariances(model: LinearGaussianModel, groups: Groups) -> Covari
     return Covariances(symmetric(predictions), symmetric(updates), gains, keeps, factors, tuple(place))
 
 
+class NotPositiveDefiniteError(ValueError):
+    """A covariance that has to be inverted is not positive definite."""
+
+
 def check_innovations(info: Tensor | None) -> None:
     """Raises:
-    ValueError: where Cholesky's decomposition reported a failure.
+    NotPositiveDefiniteError: where Cholesky's decomposition reported a failure.
     """
     if info is not None and bool(info.any()):
-        raise ValueError(
+        raise NotPositiveDefiniteError(
             "the covariance of an observation given its past is not positive definite: R must be positive definite "
             "(or C P C^T make up for it), Q and the first covariance positive semi-definite, and all finite"
         )

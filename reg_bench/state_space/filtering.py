@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reg_bench.state_space.covariances import Covariances, sequential_covariances
+from reg_bench.state_space.covariances import Covariances, NotPositiveDefiniteError
 from reg_bench.state_space.gaussian import symmetric
 from reg_bench.state_space.groups import checked, grouped, spread, unfolded
 from reg_bench.state_space.model import LinearGaussianModel
+from reg_bench.state_space.precision import precise_covariances
 from reg_bench.state_space.recurrence import linear_recurrence, times
-from reg_bench.state_space.scan import parallel_covariances, parallel_recurrence
+from reg_bench.state_space.scan import parallel_recurrence
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Filtered:
         mean: `(B, T, n)`, of `z_t` given `y_1 .. y_t`.
         predicted_mean: `(B, T, n)`, of `z_t` given `y_1 .. y_{t-1}`.
         log_likelihood: `(B, T)`, of `y_t` given the observations before it; 0 where it is missing.
-        covariances: of `G` groups.
+        covariances: of `G` groups; float64 where float32 would not do.
         group: `(B,)`, the group of every sequence; `None`: one for all, or each its own.
     """
 
@@ -40,19 +41,19 @@ class Filtered:
     @property
     def covariance(self) -> Tensor:
         """`(B, T, n, n)`, of `z_t` given `y_1 .. y_t`."""
-        each = unfolded(self.covariances.filtered, self.covariances.place)
+        each = unfolded(self.covariances.filtered, self.covariances.place).to(self.mean.dtype)
         return spread(each, self.group, len(self.mean))
 
     @property
     def predicted_covariance(self) -> Tensor:
         """`(B, T, n, n)`, of `z_t` given `y_1 .. y_{t-1}`."""
-        each = unfolded(self.covariances.predicted, self.covariances.place)
+        each = unfolded(self.covariances.predicted, self.covariances.place).to(self.mean.dtype)
         return spread(each, self.group, len(self.mean))
 
     @property
     def last_covariance(self) -> Tensor:
         """`(G, n, n)`, of `z_T` in every group."""
-        return self.covariances.filtered[:, self.covariances.place[-1]]
+        return self.covariances.filtered[:, self.covariances.place[-1]].to(self.mean.dtype)
 
 
 def kalman_filter(
@@ -65,7 +66,7 @@ def kalman_filter(
         y: `(B, T, p)`; what stands where nothing is observed is ignored, NaN too.
         observed: `(B, T)` bool, `None` for all.
         parallel: by associative scans in O(log T) steps instead of T. Pays where a step costs less than calling it:
-            few states, long sequences, GPUs. Less exact in float32 than one step after the other.
+            few states, long sequences, GPUs.
 
     Raises:
         ValueError: shapes or types that do not fit, or covariances that are not positive definite.
@@ -73,14 +74,15 @@ def kalman_filter(
     checked(model, y, observed)
     with torch.autocast(y.device.type, enabled=False):
         groups = grouped(model, y, observed)
-        found = parallel_covariances(model, groups) if parallel else sequential_covariances(model, groups)
+        wide = precise_covariances(model, groups, parallel)
+        found = wide.to(y.dtype)
         if observed is not None:
             y = torch.where(observed[..., None], y, torch.zeros_like(y))
         means, predicted = _means(model, found, y, groups.index, parallel)
         likelihood = _log_likelihood(model, found, y, predicted, groups.index)
         if observed is not None:
             likelihood = torch.where(observed, likelihood, torch.zeros_like(likelihood))
-    return Filtered(means, predicted, likelihood, found, groups.index)
+    return Filtered(means, predicted, likelihood, wide, groups.index)
 
 
 def _means(
@@ -130,7 +132,7 @@ def kalman_update(
         across = model.C @ covariance
         lower, info = torch.linalg.cholesky_ex(across @ model.C.mT + model.R)
         if bool(info.any()):
-            raise ValueError("the covariance of an observation given its past is not positive definite")
+            raise NotPositiveDefiniteError("the covariance of an observation given its past is not positive definite")
         gain = torch.cholesky_solve(across, lower).mT
         keep = torch.eye(model.states, dtype=mean.dtype, device=mean.device) - gain @ model.C
         error = y - mean @ model.C.mT

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 
@@ -49,6 +50,12 @@ class LinearGaussianModel:
             raise ValueError(
                 f"state-space model: mean is of {len(self.mean)} sequences, covariance of {len(self.covariance)}"
             )
+
+    def to(self, dtype: torch.dtype) -> LinearGaussianModel:
+        """The model with tensors of that type."""
+        if self.A.dtype == dtype:
+            return self
+        return replace(self, **{f.name: getattr(self, f.name).to(dtype) for f in fields(self)})
 
     @property
     def states(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -79,25 +79,40 @@ class BackwardKernel:
 
 
 def smoother_gain(model: LinearGaussianModel, filtered: Filtered) -> Gain:
-    """The gains of what `kalman_filter` found with the same model."""
+    """The gains of what `kalman_filter` found with the same model, in the type of its covariances or in float64."""
     found, place = filtered.covariances, filtered.covariances.place[:-1]
     count = max(place, default=-1) + 1
-    known = found.filtered[:, :count]
-    ahead = found.predicted[:, [filtered.covariances.place[place.index(k) + 1] for k in range(count)]]
-    lower, info = torch.linalg.cholesky_ex(ahead)
-    # Without noise in the transition, states may be known exactly.
-    singular = bool(info.any())
-    inverse = torch.linalg.pinv(ahead, hermitian=True) if singular else torch.cholesky_inverse(lower)
-    gain = (known @ model.A.mT) @ inverse
-    keep = torch.eye(model.states, dtype=gain.dtype, device=gain.device) - gain @ model.A
+    next_place = [filtered.covariances.place[place.index(k) + 1] for k in range(count)]
+    known, ahead = found.filtered[:, :count], found.predicted[:, next_place]
+    inverse = _inverse(ahead)
+    if inverse is None and ahead.dtype != torch.float64:
+        known, ahead = known.double(), ahead.double()
+        inverse = _inverse(ahead)
+    if inverse is None:
+        # Without noise in the transition, states may be known exactly.
+        inverse = torch.linalg.pinv(ahead, rtol=torch.finfo(ahead.dtype).eps ** 0.5, hermitian=True)
+    A = model.A.to(known.dtype)
+    gain = (known @ A.mT) @ inverse
+    keep = torch.eye(model.states, dtype=gain.dtype, device=gain.device) - gain @ A
     return Gain(gain, keep @ known @ keep.mT, place)
+
+
+def _inverse(covariance: Tensor) -> Tensor | None:
+    """Of matrices `(G, U, n, n)`, or `None` where one is singular up to rounding errors."""
+    lower, info = torch.linalg.cholesky_ex(covariance)
+    pivots = lower.detach().diagonal(dim1=-2, dim2=-1).square()
+    least = 10 * torch.finfo(covariance.dtype).eps * pivots.amax(dim=-1)
+    if bool((info.bool() | (pivots.amin(dim=-1) < least)).any()):
+        return None
+    return torch.cholesky_inverse(lower)
 
 
 def backward_kernel(model: LinearGaussianModel, filtered: Filtered) -> BackwardKernel:
     """The kernel of every group and time but the last."""
     gain = smoother_gain(model, filtered)
-    covariance = symmetric(gain.kept + gain.matrix @ model.Q @ gain.matrix.mT)
-    return BackwardKernel(gain.matrix, covariance, gain.place)
+    matrix, dtype = gain.matrix, filtered.mean.dtype
+    covariance = symmetric(gain.kept + matrix @ model.Q.to(matrix.dtype) @ matrix.mT)
+    return BackwardKernel(matrix.to(dtype), covariance.to(dtype), gain.place)
 
 
 def rts_smoother(model: LinearGaussianModel, filtered: Filtered, *, parallel: bool = False) -> Smoothed:
@@ -107,16 +122,20 @@ def rts_smoother(model: LinearGaussianModel, filtered: Filtered, *, parallel: bo
     """
     with torch.autocast(filtered.mean.device.type, enabled=False):
         gain = smoother_gain(model, filtered)
-        backwards, last = gain.place[::-1], filtered.last_covariance
+        backwards, dtype = gain.place[::-1], filtered.mean.dtype
+        last = filtered.covariances.filtered[:, filtered.covariances.place[-1]].to(gain.matrix.dtype)
+        Q = model.Q.to(last.dtype)
         settling = None if needs_gradient(model) else Settling(last.dtype)
         if parallel:
-            noise = gain.kept + gain.matrix @ model.Q @ gain.matrix.mT
+            noise = gain.kept + gain.matrix @ Q @ gain.matrix.mT
             covariance = parallel_covariance_recurrence(gain.matrix, backwards, last, noise)
             place = tuple(range(len(backwards), -1, -1))
         else:
-            covariance, found = covariance_recurrence(gain.matrix, backwards, last, gain.kept, model.Q, settling)
+            covariance, found = covariance_recurrence(gain.matrix, backwards, last, gain.kept, Q, settling)
             place = found[::-1]
+        covariance = symmetric(covariance).to(dtype)
+        gain = replace(gain, matrix=gain.matrix.to(dtype), kept=gain.kept.to(dtype))
         inputs = filtered.mean[:, :-1] - times(gain.matrix, gain.place, filtered.predicted_mean[:, 1:], filtered.group)
         recurrence = parallel_recurrence if parallel else linear_recurrence
         mean = recurrence(gain.matrix, backwards, filtered.mean[:, -1], inputs.flip(1), filtered.group).flip(1)
-        return Smoothed(mean, symmetric(covariance), place, gain, filtered.group)
+        return Smoothed(mean, covariance, place, gain, filtered.group)
