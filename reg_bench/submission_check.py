@@ -152,14 +152,18 @@ def _checked_field(job: _Job) -> Checked:
         def say(kind: str, message: str, fix: str, name: str = name) -> None:
             result.fault(name, kind, message, fix)
 
-        if archive.size(name) > job.form.most_bytes:
-            limit = f"{job.form.most_bytes / 1e6:.1f} MB"
-            message = f"{archive.size(name) / 1e6:.1f} MB unpacked, more than a field of this task can have ({limit})"
-            say("oversize", message, "write one field of the expected shape and type, and nothing else")
+        size = archive.size(name)
         try:
             found = archive.load(name)
+            size = max(size, found.array.nbytes)
         except DataError as error:
             say("corrupt", str(error).removeprefix(f"{name}: "), "write the file again")
+            found = None
+        if size > job.form.most_bytes:
+            limit = f"{job.form.most_bytes / 1e6:.1f} MB"
+            message = f"{size / 1e6:.1f} MB unpacked, more than a field of this task can have ({limit})"
+            say("oversize", message, "write one field of the expected shape and type, and nothing else")
+        if found is None:
             continue
         fields = check_array(found, job.form, say, functools.partial(_note, result, name))
         if place and first is not None and fields is not None and not np.array_equal(first, fields):

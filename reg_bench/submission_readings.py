@@ -22,8 +22,10 @@ Floats = NDArray[np.float64]
 _POINTS = 60_000
 #: A field of less motion than this everywhere says nothing, in voxels.
 _STILL = 0.02
-#: By how much of the residual of the unwarped image another reading has to be better to be believed.
+#: By how much of the mismatch of the unwarped image another reading has to be better to be believed.
 _BETTER = 0.1
+#: Or it leaves less than this share of the mismatch of the field as it is, and is better by the smaller share.
+_FRACTION, _BETTER_BY_FRACTION = 0.6, 0.03
 #: By how much a warped image may match worse than the unwarped one.
 _WORSE = 0.02
 _BINS = 32
@@ -99,7 +101,10 @@ def judge(
     others = {name: mismatch(other) for name, other in readings(u, points, fixed.shape, spacing_mm).items()}
     best = min(others, key=lambda name: others[name])
     scale = max(before, 1e-12)
-    believed = others[best] < min(after, before) - _BETTER * scale
+    least = others[best]
+    believed = least < min(after, before) - _BETTER * scale or (
+        least < _FRACTION * after and least < min(after, before) - _BETTER_BY_FRACTION * scale
+    )
     enlarges = best == "halved" or (best == "millimetres" and float(np.mean(spacing_mm)) < 1)
     if believed and not enlarges:
         kind = next(k for k in KINDS if best.startswith(k))
