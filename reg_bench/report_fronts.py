@@ -15,7 +15,7 @@ from reg_bench.statistics import Floats
 
 WIDTH, HEIGHT = 560, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, WIDTH - 16.0, 14.0, HEIGHT - 44.0
-_CHARACTER, _LINE = 6.1, 13.0
+_CHARACTER, _BOLD, _LINE = 6.6, 7.4, 13.0
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def place_labels(
     made: list[tuple[float, float, str] | None] = [None] * len(points)
     for i in sorted(range(len(points)), key=lambda i: (not first[i], i)):
         x, y = points[i]
-        width = _CHARACTER * len(names[i])
+        width = (_BOLD if first[i] else _CHARACTER) * len(names[i])
         for left, base, at, anchor in (
             (x + 9, y + 4, x + 9, "start"),
             (x - 9 - width, y + 4, x - 9, "end"),
