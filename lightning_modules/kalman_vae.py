@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_modules.kalman_vae_latents import Latents, LatentState
+from lightning_modules.kalman_vae_fields import KalmanState, fields, pictures, scaled
+from lightning_modules.kalman_vae_latents import Latents
 from lightning_modules.kalman_vae_training import BoundSettings, Staircase, freeze, training_bound, validated
 from lightning_modules.kalman_vae_weights import load_weights
 from lightning_modules.networks.kalman_vae_model import KalmanVAENetwork
-from reg_bench.field import resize, resize_image
 from reg_bench.latent_courses import LatentCourse
 from reg_bench.method import Estimate, RegistrationModule, SequenceModule
-from reg_bench.types import DisplacementField, ImageSequence, RegistrationPair
+from reg_bench.types import DisplacementField, ImageSequence
 
 #: Samples of the latent variables from which the uncertainty of a field is estimated, and their seed.
 _SAMPLES, _SEED = 16, 0
-
-
-@dataclass(frozen=True)
-class KalmanState:
-    """What is remembered between two frames.
-
-    Attributes:
-        reference: `(B, C, *S)`, the moving image as it came.
-        scaled: `(B, 1, size, size)`, as the network sees it.
-        prepared: what the decoder takes of the reference.
-        latents: the state of the dynamics at `time_s`.
-        time_s: of the last step, seconds after the reference.
-        seconds_per_frame: of the stream; the dynamics move on once in that time.
-    """
-
-    reference: Tensor
-    scaled: Tensor
-    prepared: list[Tensor]
-    latents: LatentState
-    time_s: float
-    seconds_per_frame: float
 
 
 class KalmanVAE(SequenceModule):
@@ -111,10 +90,10 @@ class KalmanVAE(SequenceModule):
         points: Tensor | None = None,
     ) -> KalmanState:
         """See `SequenceModule`; `mask` and `points` are of no use. The reference is the first observation."""
-        scaled = self.scaled(reference)
-        mean, _ = self.network.encode(scaled[:, None], scaled)
+        seen = self.scaled(reference)
+        mean, _ = self.network.encode(seen[:, None], seen)
         latents = self.latents.start(mean[:, 0])
-        return KalmanState(reference, scaled, self.network.prepared(scaled), latents, 0.0, seconds_per_frame)
+        return KalmanState(reference, seen, self.network.prepared(seen), latents, 0.0, seconds_per_frame)
 
     def step(self, state: KalmanState, frame: Tensor | None, time_s: float) -> tuple[KalmanState, Estimate]:
         """See `SequenceModule`."""
@@ -171,10 +150,7 @@ class KalmanVAE(SequenceModule):
 
     def scaled(self, frame: Tensor) -> Tensor:
         """A frame or reference `(B, C, *S)` as the network sees it, `(B, 1, size, size)`."""
-        image = frame.float()
-        image = image if image.shape[1] == 1 else image.mean(dim=1, keepdim=True)
-        size = (self.network.size, self.network.size)
-        return image if image.shape[2:] == size else resize_image(image, size)
+        return scaled(self.network, frame)
 
     def encoded(self, frames: Tensor, reference: Tensor) -> Tensor:
         """The means of the latent variables `(B, T, latents)` of `frames (B, T, C, *S)`; the reference as scaled."""
@@ -182,22 +158,13 @@ class KalmanVAE(SequenceModule):
 
     def fields(self, state: KalmanState, x: Tensor) -> Tensor:
         """The fields `(B, T, 2, *S)` that latent variables `(B, T, latents)` decode to, in pixels of the stream."""
-        decoded, shape = self.network.decode(x, state.prepared), state.reference.shape[2:]
-        if self.network.target == "image":
-            return torch.stack([self._registered(state, image) for image in decoded.unbind(dim=1)], dim=1)
-        decoded = (decoded * self.network.field_of_view()).flatten(0, 1)
-        return (decoded if decoded.shape[2:] == shape else resize(decoded, shape)).unflatten(0, x.shape[:2])
+        return fields(self.network, self.images, state, x)
 
-    def _registered(self, state: KalmanState, image: Tensor) -> Tensor:
-        """The displacement from the reference to an image of the network's."""
-        assert self.images is not None
-        fixed, moving = (
-            resize_image(image, state.reference.shape[2:]),
-            state.reference.float().mean(dim=1, keepdim=True),
-        )
-        names = tuple(f"generated{i}" for i in range(len(image)))
-        u: Tensor = self.images(RegistrationPair(names, fixed=fixed, moving=moving)).u
-        return u
+    def reconstructed(self, frames: Tensor) -> Tensor:
+        """What the model makes of `frames (B, T, C, *S)`, the first the reference: `(B, T, 1, *S)`, from filtered x."""
+        state = self.start(frames[:, 0], seconds_per_frame=1.0)
+        filtered, _ = self.latents.courses(self.encoded(frames, state.scaled), self._first(state))["filtered"]
+        return pictures(self.network, state, filtered)
 
     def _first(self, state: KalmanState) -> Tensor:
         """The latent variables of the reference."""

@@ -111,6 +111,8 @@ def test_smoothing_looks_both_ways_and_never_at_what_is_missing() -> None:
     later = model.smooth(changed, observed)[2].field.u
     assert not torch.allclose(later, fields[2])
     # At the end there is no future.
+    warped = warp(frames[:, 0], streamed(model, frames)[1])
+    torch.testing.assert_close(model.reconstructed(frames)[:, 2], warped, rtol=1e-3, atol=1e-4)
     last = streamed(model, frames, observed[0].tolist())[-1]
     torch.testing.assert_close(fields[-1], last, rtol=1e-3, atol=1e-4)
 
@@ -187,6 +189,8 @@ def test_a_network_of_images_is_registered_to_what_it_generates() -> None:
     state, estimate = model.step(state, frames[:, 1], DT)
     image = model.network.decode(model.latents.observed(state.latents)[0][:, None])[:, 0]
     torch.testing.assert_close(estimate.field.u, (image - frames[:, 0]).expand(-1, 2, -1, -1))
+    pictures = model.reconstructed(frames)
+    torch.testing.assert_close(pictures[:, 1], image, rtol=1e-3, atol=1e-4)
     with pytest.raises(ValueError, match="needs `images`"):
         KalmanVAE(KalmanVAENetwork(**SMALL, target="image"))
 
