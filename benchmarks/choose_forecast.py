@@ -29,12 +29,14 @@ RANKS = (1, 2, 3, 4, 6, 8, 12)
 ORDERS = (1, 2, 3, 4, 6, 8, 12)
 
 
-def candidates(kind: str, ranks: Sequence[int], orders: Sequence[int]) -> dict[tuple[object, ...], MotionModel]:
+def candidates(
+    kind: str, ranks: Sequence[int], orders: Sequence[int], ridges: Sequence[float]
+) -> dict[tuple[object, ...], MotionModel]:
     """Models by rank, order or delays, and what else is chosen."""
     if kind == "ar-pca":
         return {
-            (r, p, "coupled" if c else "alone"): AutoregressiveComponents(r, p, coupled=c)
-            for r, p, c in itertools.product(ranks, orders, (False, True))
+            (r, p, ridge, "coupled" if c else "alone"): AutoregressiveComponents(r, p, ridge, c)
+            for r, p, ridge, c in itertools.product(ranks, orders, ridges, (False, True))
             # A coupled one of so many unknowns would need more frames than a sequence has.
             if not c or r * p <= 16
         }
@@ -81,11 +83,12 @@ def main() -> None:
     parser.add_argument("--from-frame", type=int, default=10, help="the first of them")
     parser.add_argument("--ranks", type=int, nargs="+", default=list(RANKS))
     parser.add_argument("--orders", type=int, nargs="+", default=list(ORDERS), help="or delays")
+    parser.add_argument("--ridges", type=float, nargs="+", default=[1e-4, 1e-2, 1e-1, 1.0], help="of the autoregression")
     parser.add_argument("--window", type=int, default=100, help="fields that are kept")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     data = build_datamodule({"class_path": arguments.dataset, "init_args": arguments.data_args})
-    models = candidates(arguments.kind, arguments.ranks, arguments.orders)
+    models = candidates(arguments.kind, arguments.ranks, arguments.orders, arguments.ridges)
     sums: dict[tuple[object, ...], list[float]] = {}
     for name in data.sequence_ids("val")[: arguments.limit]:
         sequence = data.sequence_case(name, "val")
