@@ -324,6 +324,10 @@ def protocol(boards: Sequence[Board], manifest: Mapping[str, Any]) -> list[tuple
             "resamples, fixed seed; p: paired Wilcoxon signed-rank test over subjects against the best, Holm-corrected",
         )
     )
+    draws = max((b.ranking.draws for b in boards if b.ranking is not None), default=0)
+    if draws:
+        words = f"95 % of the ranks over {draws} bootstrap draws of the subjects, fixed seed"
+        lines.append(("ranks 95 %", f"{words}; a star: not better than no motion by a one-sided test at 5 %"))
     lines.append(("threads", _observed(boards, "threads") or str(manifest.get("threads") or "not recorded")))
     lines.append(("device", _observed(boards, "devices") or str(manifest.get("device") or "not recorded")))
     timed = sum(e.timed for b in boards if b.main for e in b.entries)

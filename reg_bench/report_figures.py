@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reg_bench import leaderboard_text as text
+from reg_bench.report_firmness import firmness
 from reg_bench.report_fronts import fronts
 from reg_bench.report_plots import distribution, label_plots
 from reg_bench.report_significance import heat_map
@@ -43,6 +44,8 @@ def figures(content: Content) -> dict[str, str]:
             drawn["distribution"] = plots.distribution(plot, board, place)  # type: ignore[attr-defined]
         for front in fronts(board):
             drawn[f"pareto-{front.metric}"] = plots.front(front, board, place)  # type: ignore[attr-defined]
+        if (ranks := firmness(board)) is not None:
+            drawn["ranks"] = plots.ranks(ranks, board, place)  # type: ignore[attr-defined]
         if (heat := heat_map(board)) is not None:
             drawn["significance"] = plots.heat(heat, board, place)  # type: ignore[attr-defined]
         for metric in ("dice", "hd95"):

@@ -11,6 +11,7 @@ from reg_bench.errors import ConfigError
 from reg_bench.leaderboard import Board
 from reg_bench.report_cases import case_command, payload
 from reg_bench.report_figures import make_environment
+from reg_bench.report_firmness import firmness
 from reg_bench.report_fronts import fronts
 from reg_bench.report_pictures import Pictures, chosen_cases
 from reg_bench.report_plots import distribution, label_plots
@@ -83,6 +84,7 @@ def _task(number: int, group: Sequence[Board], content: Content, pictures: Pictu
         "plot": distribution(board),
         "labels": [(metric, label_plots(board, metric)) for metric in ("dice", "hd95") if metric in board.metrics],
         "fronts": fronts(board),
+        "firmness": firmness(board),
         "heat": heat_map(board),
         "pictures": chosen_cases(board, pictures),
         "stream": _stream(board, content.streams),

@@ -15,6 +15,7 @@ MATHEMATICS = ("discrete", "field", "landmarks", "metrics", "optimization", "reg
 MATHEMATICS += ("sparse_to_dense", "state_space", "tracking", "transformation")
 NO_TORCH = ["cli", "discovery", "suite", "results", "statistics", "leaderboard", "report", "errors"]
 NO_TORCH += sorted(p.stem for p in (ROOT / "reg_bench").glob("command_*.py"))
+NO_TORCH += ["report_page", "report_export", "report_wandb", "ranking_board"]
 
 
 def imported(path: Path, *, module_level: bool = False) -> set[str]:

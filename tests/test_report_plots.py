@@ -10,6 +10,8 @@ import pytest
 
 from reg_bench import report
 from reg_bench.leaderboard import Board
+from reg_bench.leaderboard_text import columns
+from reg_bench.report_firmness import firmness
 from reg_bench.report_fronts import fronts, place_labels
 from reg_bench.report_pictures import Pictures, chosen_cases
 from reg_bench.report_plots import distribution, label_order, label_plots
@@ -118,9 +120,41 @@ def test_the_map_says_who_is_better(board: Board) -> None:
     assert heat.tests == 5 * 4
 
 
+def test_firm_ranks_lead_in_every_draw(board: Board) -> None:
+    plot = firmness(board)
+    assert plot is not None
+    by_name = {r.name: r for r in plot.ranks}
+    found = board.ranking
+    assert found is not None
+    order = sorted((rank, name) for rank, name in zip(found.rank, found.names, strict=True) if rank)
+    assert [r.name for r in plot.ranks] == [name for _, name in order]
+    for i, name in enumerate(found.names):
+        if name in by_name:
+            share = round(100 * found.first[i])
+            assert by_name[name].first == (f"{share} %" if share else "")
+            assert by_name[name].interval[0] <= by_name[name].place <= by_name[name].interval[1]
+            assert (by_name[name].interval[0] == by_name[name].interval[1]) == (found.low[i] == found.high[i])
+
+
+def test_a_method_that_does_nothing_does_not_pass_the_gate(tmp_path: Path) -> None:
+    good = {f"p{i}": 0.8 + 0.001 * i for i in range(12)}
+    idle = {f"p{i}": 0.5 + 0.001 * i for i in range(12)}
+    rows = dice_rows("good", good) + dice_rows("idle", idle) + dice_rows("identity", idle)
+    board = board_of(tmp_path, rows)
+    plot = firmness(board)
+    assert plot is not None
+    assert plot.gated
+    assert {r.name: r.passed for r in plot.ranks} == {"good": True, "idle": False}
+    (column,) = (c for c in columns(board) if c.title == "ranks 95 %")
+    texts = dict(zip((e.name for e in board.entries), column.texts, strict=True))
+    assert texts == {"good": "1", "idle": "2 *", "identity": "–"}
+
+
 def test_one_subject_cannot_be_tested(tmp_path: Path) -> None:
     rows = dice_rows("a", {"p/1": 0.5, "p/2": 0.6}) + dice_rows("b", {"p/1": 0.6, "p/2": 0.7})
-    assert heat_map(board_of(tmp_path, rows)) is None
+    board = board_of(tmp_path, rows)
+    assert heat_map(board) is None
+    assert firmness(board) is None
 
 
 def test_median_and_worst_five_with_failures_first(board: Board, tmp_path: Path) -> None:
