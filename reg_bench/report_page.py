@@ -13,7 +13,7 @@ from reg_bench.report_cases import case_command, payload
 from reg_bench.report_figures import make_environment
 from reg_bench.report_firmness import firmness
 from reg_bench.report_fronts import fronts
-from reg_bench.report_pictures import Pictures, chosen_cases
+from reg_bench.report_pictures import WORST, Pictures, chosen_cases, worst_shown
 from reg_bench.report_plots import distribution, label_plots
 from reg_bench.report_significance import heat_map
 from reg_bench.stream_forecasts import forecast_columns
@@ -30,8 +30,13 @@ def page(content: Content, *, standalone: bool = False) -> str:
     boards, manifest = content.boards, content.manifest
     suite = manifest.get("suite") or {}
     pictures = Pictures(content.folder, standalone)
+    groups = _by_task(boards)
+    worst = worst_shown([g[0] for g in groups], content.folder) if standalone else WORST
     source = suite_source(manifest, boards)
-    tasks = [_task(i, group, content, pictures, source) for i, group in enumerate(_by_task(boards))]
+    tasks = [
+        {**_task(i, group, content, source), "pictures": chosen_cases(group[0], pictures, worst)}
+        for i, group in enumerate(groups)
+    ]
     return (
         make_environment()
         .get_template("index.html.j2")
@@ -66,7 +71,7 @@ def suite_source(manifest: Mapping[str, Any], boards: Sequence[Board]) -> str:
     return SUITE_FILE
 
 
-def _task(number: int, group: Sequence[Board], content: Content, pictures: Pictures, source: str) -> dict[str, Any]:
+def _task(number: int, group: Sequence[Board], content: Content, source: str) -> dict[str, Any]:
     board = group[0]
     # The cases of each condition are data of their own: their methods may differ.
     conditions: dict[str, list[Board]] = {}
@@ -86,7 +91,6 @@ def _task(number: int, group: Sequence[Board], content: Content, pictures: Pictu
         "fronts": fronts(board),
         "firmness": firmness(board),
         "heat": heat_map(board),
-        "pictures": chosen_cases(board, pictures),
         "stream": _stream(board, content.streams),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +15,8 @@ from reg_bench import statistics as st
 from reg_bench.leaderboard import Board, Entry
 
 WORST = 5
+#: Bytes of pictures inside a page that stands alone; of more, fewer cases of each method are shown.
+MOST_BYTES = 6_500_000
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,23 @@ class Pictures:
         return "data:image/webp;base64," + base64.b64encode((self.folder / path).read_bytes()).decode()
 
 
-def chosen_cases(board: Board, pictures: Pictures) -> list[tuple[Entry, list[Chosen]]]:
-    """For each method with pictures its median case and its worst five, by the primary metric."""
+def worst_shown(boards: Sequence[Board], folder: Path) -> int:
+    """How many of the worst cases fit into a page that stands alone: five, three or one of each method."""
+    beside = Pictures(folder)
+    for worst in (WORST, 3):
+        paths = [c.source for b in boards for _, cases in chosen_cases(b, beside, worst) for c in cases if c.source]
+        if sum((folder / path).stat().st_size for path in paths) <= MOST_BYTES:
+            return worst
+    return 1
+
+
+def chosen_cases(board: Board, pictures: Pictures, worst: int = WORST) -> list[tuple[Entry, list[Chosen]]]:
+    """For each method with pictures its median case and its worst ones, by the primary metric."""
     made = []
     for entry in sorted(board.entries, key=lambda e: bool(e.role)):
         shown = {case: path for case, path in entry.panels.items() if pictures.holds(path)}
         if shown:
-            made.append((entry, _chosen(board, entry, shown, pictures)))
+            made.append((entry, _chosen(board, entry, shown, pictures)[: worst + 1]))
     return made
 
 

@@ -13,7 +13,7 @@ from reg_bench.leaderboard import Board
 from reg_bench.leaderboard_text import columns
 from reg_bench.report_firmness import firmness
 from reg_bench.report_fronts import fronts, place_labels
-from reg_bench.report_pictures import Pictures, chosen_cases
+from reg_bench.report_pictures import Pictures, chosen_cases, worst_shown
 from reg_bench.report_plots import distribution, label_order, label_plots
 from reg_bench.report_significance import heat_map
 from tests.report_rows import dice_rows, row, value, write
@@ -157,6 +157,14 @@ def test_one_subject_cannot_be_tested(tmp_path: Path) -> None:
     assert firmness(board) is None
 
 
+def test_pages_that_stand_alone_show_what_fits(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_folder(tmp_path / "run")
+    size = (tmp_path / "run" / "panels" / "dem0.webp").stat().st_size
+    for room, expected in ((1000, 5), (5 * 5, 3), (1, 1)):
+        monkeypatch.setattr("reg_bench.report_pictures.MOST_BYTES", room * size)
+        assert worst_shown([board], tmp_path / "run") == expected
+
+
 def test_median_and_worst_five_with_failures_first(board: Board, tmp_path: Path) -> None:
     for name in {p for e in board.entries for p in e.panels.values()}:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -174,5 +182,6 @@ def test_median_and_worst_five_with_failures_first(board: Board, tmp_path: Path)
     order = np.argsort(entry.values, kind="stable")
     assert [c.case for c in cases[1:]] == order[:5].tolist()
     assert cases[0].case == order[len(order) // 2]
+    assert [len(c) for _, c in chosen_cases(board, Pictures(tmp_path), 1)] == [2] * len(by_name)
     # A picture that is not there is not linked.
     assert not chosen_cases(board, Pictures(tmp_path / "elsewhere"))

@@ -118,7 +118,10 @@ const showCase = (c) => {
   panel.replaceChildren();
   const name = task.panels[m]?.[c];
   if (name && /^[\w./-]+$/.test(name) && !name.includes("..") && !name.startsWith("/")) {
-    const picture = Object.assign(el("img"), { src: task.panel_head + name + task.panel_tail, alt: `${method.name} on ${task.cases[c]}` });
+    // A page that stands alone holds the picture where the case is shown, if it is.
+    const inside = document.querySelector(`a[href="#case/${now.id}/${m}/${c}"] img`)?.src;
+    const source = inside?.startsWith("data:") ? inside : task.panel_head + name + task.panel_tail;
+    const picture = Object.assign(el("img"), { src: source, alt: `${method.name} on ${task.cases[c]}` });
     picture.addEventListener("error", () => panel.replaceChildren(el("p", "The picture is not beside this page.", "note")));
     panel.append(picture);
   }
