@@ -72,9 +72,9 @@ def echo_rhythm(
     breath, shake = uniform(3.0, 5.0), uniform(0.5, 2.0)
     angle, phases = uniform(0, 2 * np.pi), uniform(0, 2 * np.pi, 3)
     along = np.array([np.cos(angle), np.sin(angle)])
-    drift = unit * uniform(1.0, 2.5) * np.sin(2 * np.pi * time / breath + phases[0])[:, None] * along
-    drift = drift + unit * 0.4 * np.sin(2 * np.pi * time / shake + phases[1])[:, None] * along[::-1]
-    swing = np.deg2rad(uniform(0.5, 2.0)) * np.sin(2 * np.pi * time / period + phases[2])
+    drift = unit * uniform(0.3, 0.8) * np.sin(2 * np.pi * time / breath + phases[0])[:, None] * along
+    drift = drift + unit * 0.1 * np.sin(2 * np.pi * time / shake + phases[1])[:, None] * along[::-1]
+    swing = np.deg2rad(uniform(0.1, 0.5)) * np.sin(2 * np.pi * time / period + phases[2])
     wave = courses[1] - 0.5 * courses[0] + 0.5 * np.sin(2 * np.pi * time / breath)
     return EchoRhythm(courses[0], courses[1], swing, drift, wave)
 
@@ -106,7 +106,7 @@ class EchoMotion:
         half = unit * uniform(14.5, 19.0)
         self._taper = uniform(0.1, 0.3)
         self._shrink, self._excursion = _MAX_SHRINK * strength, unit * _MAX_EXCURSION * strength
-        self._waves = uniform(0.4, 1.0) * unit, CosineWaves(2, 60 * unit, generator)
+        self._waves = uniform(0.1, 0.3) * unit, CosineWaves(2, 60 * unit, generator)
         self._inner = half * (1 - self._shrink * rhythm.radial)
         self._stretch = 1 - self._excursion * rhythm.longitudinal / self.length
         self._outer = np.sqrt(self._inner**2 + ((half + self.wall) ** 2 - half**2) / self._stretch)

@@ -38,8 +38,8 @@ class SpeckleConfig:
 
     axial: float = 0.8
     lateral: float = 1.1
-    lasting: float = 0.4
-    decorrelation_s: float = 0.12
+    lasting: float = 0.7
+    decorrelation_s: float = 0.2
 
 
 class Speckle:
