@@ -16,6 +16,7 @@ COMMANDS = (
     "register",
     "evaluate",
     "submit",
+    "sweep",
     "report",
     "figures",
     "list",

@@ -64,7 +64,7 @@ def pareto_front(losses: Floats) -> Bools:
     Args:
         losses: `(M, K)`, smaller is better in each of the K; a point with NaN is never on the front and dominates none.
     """
-    known = np.isfinite(losses).all(axis=1)
+    known: Bools = np.asarray(np.isfinite(losses).all(axis=1))
     safe = np.where(known[:, None], losses, np.inf)
     no_worse: Bools = np.asarray((safe[:, None] <= safe[None]).all(axis=2))
     somewhere_better: Bools = np.asarray((safe[:, None] < safe[None]).any(axis=2))
