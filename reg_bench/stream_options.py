@@ -24,6 +24,8 @@ class Streaming:
         periodic: the last frame is followed by the first, as in a gated cine: the stream goes on over the frames
             before the reference and closes with the reference itself, where there should be no motion.
         pictures: frames that are drawn, evenly spaced.
+        region: where the end-point error counts: in the `mask` of a frame, or of it where the frame has `labels`, as in
+            ultrasound, where the motion of blood is not seen.
         hidden: one more run per number: so many frames at the end are not given, and only these are scored.
         imputed: one more run per number, offline: every first (smoothing), second, … frame is given, all of them at
             once, and every frame is scored. Methods that cannot look ahead give what their stream does.
@@ -42,6 +44,7 @@ class Streaming:
     hidden: tuple[int, ...] = ()
     imputed: tuple[int, ...] = ()
     calibration: bool = False
+    region: Literal["mask", "labels"] = "mask"
 
     def __post_init__(self) -> None:
         if not self.every or min(self.every) < 1 or len(set(self.every)) < len(self.every):
@@ -67,5 +70,6 @@ class Streaming:
     def content(self) -> dict[str, Any]:
         """What the values depend on, beside the condition: results of other settings never mix."""
         asked = {k: getattr(self, k) for k in ("horizons_s", "target", "gate_mm", "labels", "periodic")}
-        # Not where it is off: results from before there was such a thing go on to count.
-        return {**asked, "calibration": True} if self.calibration else asked
+        # Not where they are as they were before they could be chosen: results from then go on to count.
+        asked |= {"calibration": True} if self.calibration else {}
+        return asked if self.region == "mask" else {**asked, "region": self.region}

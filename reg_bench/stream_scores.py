@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from reg_bench.metrics import score
-from reg_bench.metrics.base import ALL
+from reg_bench.metrics.base import ALL, MetricValue
 from reg_bench.results import value_entry
 from reg_bench.stream_calibration import calibration_values
 from reg_bench.stream_conditions import Condition
@@ -25,6 +25,7 @@ Value = dict[str, Any]
 METRICS = ("dice", "tre", "end_point_error", "sdlogj", "nonpositive_fraction")
 #: Of these, what is computed of forecasts.
 FORETOLD = ("dice", "tre", "end_point_error", "ncc")
+_ERROR = "end_point_error"
 #: Values that hold the clock, and differ from run to run.
 TIMED = (
     *("latency", "latency_first", "latency_median", "latency_p95", "latency_p99", "within_budget"),
@@ -90,13 +91,12 @@ class _Scorer:
         self, frame: int, field: DisplacementField, metrics: Sequence[str], horizon_s: float | None = None
     ) -> list[Value]:
         """The values of the whole frame, and of its labels."""
-        found = score(
-            _with_given_points(self.sequence.pair(frame)),
-            field.to("cpu"),
-            profiles=("strict",),
-            metrics=metrics,
-            label_interpolation=self.options.labels,
-        )
+        pair, apart = _with_given_points(self.sequence.pair(frame)), self.options.region == "labels"
+        found = self._score(pair, field, [m for m in metrics if not (apart and m == _ERROR)])
+        if apart and _ERROR in metrics and pair.fixed_labels is not None:
+            inside = pair.fixed_labels != 0
+            mask = inside if pair.mask is None else inside & pair.mask
+            found += self._score(replace(pair, mask=mask), field, [_ERROR])
         return [
             value_entry(
                 v.metric,
@@ -109,6 +109,12 @@ class _Scorer:
             for v in found
             if v.label == ALL or v.metric in ("dice", "hd95")
         ]
+
+    def _score(self, pair: RegistrationPair, field: DisplacementField, metrics: Sequence[str]) -> list[MetricValue]:
+        if not metrics:
+            return []
+        labels = self.options.labels
+        return list(score(pair, field.to("cpu"), profiles=("strict",), metrics=metrics, label_interpolation=labels))
 
 
 def _with_given_points(pair: RegistrationPair) -> RegistrationPair:

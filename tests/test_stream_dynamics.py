@@ -18,7 +18,7 @@ from reg_bench.stream_calibration import calibration_values, outline, signed_dis
 from reg_bench.stream_conditions import Condition, condition_named
 from reg_bench.stream_options import Streaming
 from reg_bench.stream_scores import stream_values
-from reg_bench.streaming import Spread, Step, run_offline, run_stream
+from reg_bench.streaming import Spread, Step, Streamed, run_offline, run_stream
 from reg_bench.types import DisplacementField, ImageSequence, RegistrationPair
 from tests.fake_streams import SIZE, FollowsCentre, moving_square
 
@@ -218,3 +218,23 @@ def test_latent_coverage_counts_what_was_not_seen() -> None:
     assert latent_values(course, "filtered") == []
     seen = replace(course, observed=torch.ones_like(observed))
     assert latent_values(seen, "smoothed") == []
+
+
+def test_errors_count_where_there_are_labels_if_so_asked() -> None:
+    sequence = moving_square([0, 1, 2])
+    # Wrong by 3 in the square, by 10 elsewhere.
+    steps = []
+    for t in (1, 2):
+        wrong = torch.where(sequence.labels_of(t) != 0, 3.0, 10.0)
+        u = sequence.true_displacement[:, t] + torch.cat([torch.zeros_like(wrong), wrong], dim=1)
+        steps.append(Step(t, 0.1 * t, True, False, DisplacementField(u), 0.0))
+    streamed = Streamed(0.0, tuple(steps), 0.0, 0.0)
+    everywhere = by_name(stream_values(sequence, streamed, Streaming()), "end_point_error")
+    inside = stream_values(sequence, streamed, Streaming(region="labels"))
+    assert list(by_name(inside, "end_point_error").values()) == pytest.approx([3.0, 3.0])
+    assert min(everywhere.values()) > 8
+    assert by_name(inside, "dice").keys() == {(1, None), (2, None)}
+    unlabelled = replace(sequence, labels=sequence.labels[:, :1], labelled_frames=(0,))
+    assert by_name(stream_values(unlabelled, streamed, Streaming(region="labels")), "end_point_error") == {}
+    assert "region" not in Streaming().content()
+    assert Streaming(region="labels").content()["region"] == "labels"
