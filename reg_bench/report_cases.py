@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from reg_bench import statistics as st
 from reg_bench.leaderboard import Board, Entry
 from reg_bench.leaderboard_text import DECIMALS, HINTS, title_of
 from reg_bench.statistics import Floats
+from reg_bench.weights_files import named_weights
 
 #: Values of single labels beyond this many are left out, metric by metric, so that a page stays below 15 MB.
 MOST_LABEL_VALUES = 1_600_000
@@ -22,12 +22,13 @@ _STEPS = 64**3 - 1
 COSTS = (("wall_s", "time", "s"), ("cpu_s", "CPU time", "s"), ("peak_mb", "peak memory", "MB"))
 
 
-def payload(boards: Sequence[Board], command: str) -> str:
+def payload(boards: Sequence[Board], command: str, files: Mapping[str, str] | None = None) -> str:
     """The JSON of a task under one condition, all its profiles together.
 
     Args:
         boards: of one task and condition; the order of the methods is that of the first.
         command: that computes a case again, with `{method}`, `{case}`, `{seed}` and `{weights}` in it.
+        files: names of weights by their checksum, see `weights_names`.
     """
     main = boards[0]
     entries = [{e.name: e for e in b.entries} for b in boards]
@@ -50,7 +51,7 @@ def payload(boards: Sequence[Board], command: str) -> str:
         "profile": main.profile,
         "primary": f"{main.profile}/{main.primary}" if main.primary else "",
         "cases": main.cases,
-        "methods": [_method(e) for e in main.entries],
+        "methods": [_method(e, files or {}) for e in main.entries],
         "metrics": metrics,
         "command": command,
         **_reasons(main),
@@ -81,7 +82,7 @@ def _metric(board: Board, metric: str) -> dict[str, Any]:
     }
 
 
-def _method(entry: Entry) -> dict[str, Any]:
+def _method(entry: Entry, files: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": entry.name,
         "method": entry.method,
@@ -90,6 +91,7 @@ def _method(entry: Entry) -> dict[str, Any]:
         "version": entry.key["method_version"],
         "settings": entry.key["config_hash"],
         "weights": entry.key["checkpoint"],
+        "file": files.get(entry.key["checkpoint"], ""),
         "status": "".join(map(str, entry.status.tolist())),
     }
 
@@ -182,6 +184,11 @@ def case_command(board: Board, manifest: Mapping[str, Any], suite: str) -> str:
     return f"{parts} --out reproduced"
 
 
-def statuses() -> dict[int, str]:
-    """Names of the codes in `status`."""
-    return {st.MISSING: "missing", st.OK: "ok", st.FAILED: "failed", st.SKIPPED: "skipped"}
+def weights_names(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Names of the files of weights that the methods of a run took, by their checksum as rows have it."""
+    found = {}
+    for method in manifest.get("methods") or []:
+        names = list(named_weights(method.get("init_args")))
+        if method.get("checkpoint") and len(names) == 1:
+            found[str(method["checkpoint"])] = names[0]
+    return found

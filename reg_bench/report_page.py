@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reg_bench import leaderboard_text as text
 from reg_bench.errors import ConfigError
 from reg_bench.leaderboard import Board
-from reg_bench.report_cases import case_command, payload
+from reg_bench.report_cases import case_command, payload, weights_names
 from reg_bench.report_figures import make_environment
 from reg_bench.report_firmness import firmness
 from reg_bench.report_fronts import fronts
@@ -78,14 +78,14 @@ def _task(number: int, group: Sequence[Board], content: Content, source: str) ->
     for other in group:
         conditions.setdefault(other.condition, []).append(other)
     numbered = {c: f"{number}" if c == board.condition else f"{number}-{i}" for i, c in enumerate(conditions)}
-    command = case_command(board, content.manifest, source)
+    command, files = case_command(board, content.manifest, source), weights_names(content.manifest)
     return {
         "number": number,
         "board": board,
         "others": group[1:],
         "place": {c: {e.name: i for i, e in enumerate(b[0].entries)} for c, b in conditions.items()},
         "data_of": numbered,
-        "data": [(numbered[c], payload(b, command)) for c, b in conditions.items()],
+        "data": [(numbered[c], payload(b, command, files)) for c, b in conditions.items()],
         "plot": distribution(board),
         "labels": [(metric, label_plots(board, metric)) for metric in ("dice", "hd95") if metric in board.metrics],
         "fronts": fronts(board),

@@ -52,20 +52,21 @@ def weights_of(init_args: Mapping[str, Any]) -> str | None:
     Raises:
         ConfigError: a file that is not there.
     """
-    sums = [checksum(given) for given in _named(init_args)]
+    sums = [checksum(given) for given in named_weights(init_args)]
     if len(sums) < 2:
         return sums[0] if sums else None
     return hashlib.sha256("+".join(sums).encode()).hexdigest()[:16]
 
 
-def _named(value: Any) -> Iterator[str]:
+def named_weights(value: Any) -> Iterator[str]:
+    """Every file of weights that settings name, those of methods inside them included."""
     if isinstance(value, Mapping):
         if isinstance(value.get(ARGUMENT), str):
             yield value[ARGUMENT]
         value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:
-            yield from _named(item)
+            yield from named_weights(item)
 
 
 def portable(value: Any) -> Any:

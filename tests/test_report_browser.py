@@ -239,3 +239,31 @@ def test_nothing_is_wider_than_a_small_screen(browser: Any, folder: Path, width:
 def test_the_page_prints(browser: Any) -> None:
     pdf = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"]
     assert len(pdf) > 20_000
+
+
+@pytest.mark.parametrize("suite", ["cine", "quick"])
+def test_pages_of_shipped_leaderboards(driver: Any, tmp_path: Path, suite: str) -> None:
+    """Sequences, several conditions, landmarks: real rows."""
+    shipped = Path(__file__).parents[1] / "leaderboards" / suite
+    for name in ("rows.jsonl", "manifest.json"):
+        (tmp_path / name).write_bytes((shipped / name).read_bytes())
+    report.build(tmp_path)
+    set_screen(driver, 1360, 1000)
+    driver.get("about:blank")
+    driver.get((tmp_path / "index.html").as_uri())
+    run(driver, "document.querySelectorAll('main details').forEach((d) => (d.open = true))")
+    numbers = "return document.querySelectorAll('table.sortable tbody button').length"
+    assert run(driver, numbers) > 100
+    script = """
+    let opened = 0;
+    for (const table of document.querySelectorAll("table.sortable"))
+      for (const button of [...table.querySelectorAll("tbody button")].slice(0, 4)) {
+        const source = button.dataset.source;
+        openCases(table.dataset.task, Number(button.closest("tr").dataset.m), source);
+        if (dialog.open && dialog.querySelector("code").textContent.startsWith("reg-bench run ")) opened++;
+        dialog.close();
+      }
+    return opened;
+    """
+    assert run(driver, script) >= 8
+    assert complaints(driver) == []

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from reg_bench import report, results
-from reg_bench.report_cases import ALPHABET, payload
+from reg_bench.report_cases import ALPHABET, payload, weights_names
 from tests.report_rows import row, value, write
 from tests.report_runs import run_folder
 
@@ -54,6 +54,21 @@ def test_what_is_not_there_is_null(tmp_path: Path) -> None:
     assert data["values"]["strict/dice"][place["a"]] == [None, 0.5]
     assert data["values"]["strict/dice"][place["b"]] is None
     assert data["methods"][place["b"]]["status"] == "01"
+
+
+def test_weights_are_called_as_the_run_called_them(tmp_path: Path) -> None:
+    nested = {"first": {"class_path": "a.A"}, "then": {"class_path": "a.B", "init_args": {"checkpoint": "lean.pt"}}}
+    methods = [
+        {"name": "net", "checkpoint": "c1", "init_args": nested},
+        {"name": "two", "checkpoint": "c2", "init_args": {"a": {"checkpoint": "x"}, "b": {"checkpoint": "y"}}},
+        {"name": "plain", "checkpoint": None, "init_args": {}},
+    ]
+    files = weights_names({"methods": methods})
+    assert files == {"c1": "lean.pt"}
+    write(tmp_path, [row("net", "p0", checkpoint="c1"), row("two", "p0", checkpoint="c2"), row("plain", "p0")])
+    data = json.loads(payload(report.read(tmp_path).boards, "", files))
+    named = {m["name"]: (m["weights"], m["file"]) for m in data["methods"]}
+    assert named == {"net": ("c1", "lean.pt"), "two": ("c2", ""), "plain": ("", "")}
 
 
 def test_nothing_in_the_data_ends_its_element(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ const titled = (task, metric) => `${metric.title}${metric.unit ? ` [${metric.uni
 const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replace(/'/g, "'\"'\"'")}'`);
 const commandOf = (task, m, c) => {
   const method = task.methods[m];
-  const weights = method.weights ? ` --checkpoint ${quoted(`${method.method}=WEIGHTS`)}` : "";
+  const weights = method.weights ? ` --checkpoint ${quoted(`${method.method}=${method.file || "WEIGHTS"}`)}` : "";
   return task.command.replace("{method}", () => quoted(method.method)).replace("{case}", () => quoted(task.cases[c])).replace("{weights}", () => weights).replace("{seed}", method.seed || "0");
 };
 
@@ -144,7 +144,7 @@ const showCase = (c) => {
   }
   one.querySelector(".values").replaceChildren(...boxes);
   one.querySelector("code").textContent = commandOf(task, m, c);
-  one.querySelector(".weights").textContent = method.weights ? `WEIGHTS is the file with the checksum ${method.weights}.` : "";
+  one.querySelector(".weights").textContent = method.weights ? `${method.file || "WEIGHTS"}: weights with the checksum ${method.weights}, a file or a name that comes with the package.` : "";
   showRivals(c);
   dialog.querySelectorAll(".list [aria-current]").forEach((b) => b.removeAttribute("aria-current"));
   const here = dialog.querySelector(`.list [data-c="${c}"]`);
