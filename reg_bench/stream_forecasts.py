@@ -11,7 +11,7 @@ from reg_bench.leaderboard_text import NONE, Column, number, title_of
 from reg_bench.stream_tables import Stream, StreamTable
 
 #: Methods that others are measured against, where they are in the table.
-REFERENCES = ("hold-last", "ar-pca")
+REFERENCES = ("hold-last", "ar-pca", "ar-pca-echo")
 _ERROR = "end_point_error"
 _COVERED = {"coverage_50": "in 50 %", "coverage_95": "in 95 %"}
 
