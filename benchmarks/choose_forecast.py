@@ -14,7 +14,7 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from reg_bench.types import ImageSequence
 
 RANKS = (1, 2, 3, 4, 6, 8, 12)
 ORDERS = (1, 2, 3, 4, 6, 8, 12)
+RIDGES = (1e-4, 1e-2, 1e-1, 1.0)
+
+Sums = dict[tuple[object, ...], list[float]]
 
 
 def candidates(
@@ -60,14 +63,12 @@ def errors(
     past: MotionHistory, model: MotionModel, truth: Sequence[tuple[int, Tensor, Tensor]]
 ) -> dict[tuple[str, int], float]:
     """Mean end-point errors by what becomes of the remainder and by horizon in frames."""
-    coordinates = past.coordinates.double()
-    now = model(coordinates, 0.0)
+    last, now = past.field(past.coordinates[-1]), model(past, 0.0)
     result = {}
     for ahead, true, inside in truth:
-        ahead_of = model(coordinates, float(ahead))
-        for remainder, value in (("hold", coordinates[-1] + ahead_of - now), ("drop", ahead_of)):
-            u = past.field(value).reshape(true.shape)
-            result[remainder, ahead] = float((u - true).norm(dim=0)[inside].mean())
+        told = model(past, float(ahead))
+        for remainder, field in (("hold", last + told - now), ("drop", told)):
+            result[remainder, ahead] = float((field.reshape(true.shape) - true).norm(dim=0)[inside].mean())
     return result
 
 
@@ -83,32 +84,49 @@ def main() -> None:
     parser.add_argument("--from-frame", type=int, default=10, help="the first of them")
     parser.add_argument("--ranks", type=int, nargs="+", default=list(RANKS))
     parser.add_argument("--orders", type=int, nargs="+", default=list(ORDERS), help="or delays")
-    parser.add_argument("--ridges", type=float, nargs="+", default=[1e-4, 1e-2, 1e-1, 1.0], help="of the autoregression")
+    parser.add_argument(
+        "--ridges", type=float, nargs="+", default=[1e-4, 1e-2, 1e-1, 1.0], help="of the autoregression"
+    )
     parser.add_argument("--window", type=int, default=100, help="fields that are kept")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     data = build_datamodule({"class_path": arguments.dataset, "init_args": arguments.data_args})
     models = candidates(arguments.kind, arguments.ranks, arguments.orders, arguments.ridges)
-    sums: dict[tuple[object, ...], list[float]] = {}
+    sums: Sums = {}
     for name in data.sequence_ids("val")[: arguments.limit]:
         sequence = data.sequence_case(name, "val")
         if sequence.true_displacement is None:
             parser.error(f"--dataset {arguments.dataset}: sequence {name} has no true_displacement")
-        past, first = histories(arguments.method, sequence, arguments.window), sequence.reference
-        for k in range(arguments.from_frame, len(past) - 1, arguments.every):
-            truth = [
-                (h, sequence.true_displacement[0, first + k + h], inside(sequence, first + k + h))
-                for h in arguments.horizons
-                if k + h < len(past)
-            ]
-            for key, model in models.items():
-                for (remainder, h), value in errors(past[k], model, truth).items():
-                    sums.setdefault((*key, remainder, h), []).append(value)
-            for h, true, region in truth:
-                held = past[k].field(past[k].coordinates[-1]).reshape(true.shape)
-                sums.setdefault(("held", h), []).append(float((held - true).norm(dim=0)[region].mean()))
+        past = histories(arguments.method, sequence, arguments.window)
+        moments = range(arguments.from_frame, len(past) - 1, arguments.every)
+        gather(sums, models, sequence, past, moments, arguments.horizons)
         print(f"{name}: {len(past) - 1} frames", flush=True)
     report(sums, arguments.horizons)
+
+
+def gather(
+    sums: Sums,
+    models: Mapping[tuple[object, ...], MotionModel],
+    sequence: ImageSequence,
+    past: Sequence[MotionHistory],
+    moments: Sequence[int],
+    horizons: Sequence[int],
+) -> None:
+    """Adds the errors of all models on one sequence, forecasting after the frames `moments`."""
+    first = sequence.reference
+    assert sequence.true_displacement is not None
+    for k in moments:
+        truth = [
+            (h, sequence.true_displacement[0, first + k + h], inside(sequence, first + k + h))
+            for h in horizons
+            if k + h < len(past)
+        ]
+        for key, model in models.items():
+            for (remainder, h), value in errors(past[k], model, truth).items():
+                sums.setdefault((*key, remainder, h), []).append(value)
+        for h, true, region in truth:
+            held = past[k].field(past[k].coordinates[-1]).reshape(true.shape)
+            sums.setdefault(("held", h), []).append(float((held - true).norm(dim=0)[region].mean()))
 
 
 def inside(sequence: ImageSequence, frame: int) -> Tensor:
@@ -118,8 +136,8 @@ def inside(sequence: ImageSequence, frame: int) -> Tensor:
     return sequence.mask[0, frame, 0]
 
 
-def report(sums: dict[tuple[object, ...], list[float]], horizons: Sequence[int]) -> None:
-    """The ten best combinations, and all errors of the best."""
+def report(sums: Sums, horizons: Sequence[int]) -> tuple[object, ...]:
+    """Prints the ten best combinations; returns the best."""
     means = {key: math.fsum(values) / len(values) for key, values in sums.items()}
     settings = {key[:-1] for key in means if key[0] != "held"}
     ratios = {s: [means[(*s, h)] / means["held", h] for h in horizons] for s in settings}
@@ -130,6 +148,7 @@ def report(sums: dict[tuple[object, ...], list[float]], horizons: Sequence[int])
         name = ", ".join(str(part) for part in setting)
         row = "  ".join(f"{r:.3f}" for r in ratios[setting])
         print(f"{name:30} {math.fsum(ratios[setting]) / len(horizons):6.3f}   {row}")
+    return best[0]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,27 +56,38 @@ class Autoregression:
             values.append(torch.einsum("pij,pj->i", self.matrices, recent))
         return torch.stack(values[self.order :]) if steps else past[:0]
 
+    def after(self, past: Tensor, steps: float) -> Tensor:
+        """`(r,)`, `steps` times after the last of `past (T, r)`; between two whole ones linear."""
+        ahead = math.ceil(steps)
+        if not ahead:
+            return past[-1]
+        values = torch.cat([past[-1:], self.predict(past, ahead)])
+        return torch.lerp(values[ahead - 1], values[ahead], steps - (ahead - 1))
 
-def fit_autoregression(series: Tensor, order: int, *, ridge: float = 1e-4, coupled: bool = False) -> Autoregression:
+
+def fit_autoregression(
+    series: Tensor | Sequence[Tensor], order: int, *, ridge: float = 1e-4, coupled: bool = False
+) -> Autoregression:
     """Least squares over all times of `series` that have a whole past.
 
     Args:
-        series: `(T, r)` of mean zero.
+        series: `(T, r)` of mean zero, or several of them.
         order: how far it looks back, `p`.
         ridge: weight of the squared matrices, relative to the mean square of the series times the number of equations.
         coupled: whether every coefficient is predicted from the past of all.
 
     Raises:
-        ValueError: an order below 1, or no more than `order` times.
+        ValueError: an order below 1, or a series of no more than `order` times.
     """
-    if series.ndim != 2 or order < 1 or len(series) <= order:
+    several = [series] if isinstance(series, Tensor) else list(series)
+    if order < 1 or not several or any(x.ndim != 2 or len(x) <= order for x in several):
         raise ValueError(
-            f"autoregression: a series (T, r) longer than its order, at least 1, is needed, got "
-            f"{tuple(series.shape)} and order {order}"
+            f"autoregression: series (T, r) longer than the order, at least 1, are needed, got "
+            f"{', '.join(str(tuple(x.shape)) for x in several) or 'none'} and order {order}"
         )
-    length, size = series.shape
-    target = series[order:]
-    past = torch.stack([series[order - k : length - k] for k in range(1, order + 1)], dim=1)
+    target = torch.cat([x[order:] for x in several])
+    shifted = [torch.stack([x[order - k : len(x) - k] for k in range(1, order + 1)], dim=1) for x in several]
+    past, size = torch.cat(shifted), target.shape[1]
     if coupled:
         matrices = _ridge(past.flatten(1), target, ridge).reshape(order, size, size).mT
     else:

@@ -106,11 +106,12 @@ class ModelledStream(SequenceModule):
 
     def _estimate(self, state: ModelledState, steps: float) -> Estimate:
         """The fields `steps` intervals after the last frame."""
-        fields = [h.field(self._coordinates(h.coordinates.double(), steps)) for h in state.histories]
+        fields = [self._field(history, steps) for history in state.histories]
         return Estimate(DisplacementField(stacked(fields, state.shape)))
 
-    def _coordinates(self, past: Tensor, steps: float) -> Tensor:
+    def _field(self, history: MotionHistory, steps: float) -> Tensor:
         if self.remainder == "drop":
-            return self.model(past, steps)
+            return self.model(history, steps)
+        last = history.field(history.coordinates[-1])
         # Between frames time goes on from the last, so that nothing jumps.
-        return past[-1] if steps == 0 else past[-1] + self.model(past, steps) - self.model(past, 0.0)
+        return last if steps == 0 else last + self.model(history, steps) - self.model(history, 0.0)

@@ -1,29 +1,28 @@
 """What becomes of the coordinates of motion: their principal components, dynamic modes, autoregression.
 
-All take coordinates `(T, K)` in an orthonormal basis at equal intervals and tell those `(K,)` a number of intervals
-after the last, which need not be whole; at 0 it is the model's own version of the last.
+All take the fields so far, at equal intervals, and tell the one `(N,)` a number of intervals after the last, which need
+not be whole; at 0 it is the model's own version of the last.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from reg_bench.autoregression import fit_autoregression
 from reg_bench.dynamic_modes import delayed, dynamic_modes
+from reg_bench.motion_history import MotionHistory
 from reg_bench.principal_components import principal_components
 
 
 class MotionModel(ABC):
-    """A model of motion that is fitted to what was seen so far, and to nothing else."""
+    """A model of motion that takes all it needs from the fields so far, or knew it before."""
 
     @abstractmethod
-    def __call__(self, coordinates: Tensor, steps: float) -> Tensor:
-        """`(K,)` after `steps >= 0` intervals; `coordinates (T, K)` in float64."""
+    def __call__(self, history: MotionHistory, steps: float) -> Tensor:
+        """The field `(N,)` after `steps >= 0` intervals."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,10 @@ class HeldComponents(MotionModel):
         if self.rank < 1:
             raise ValueError(f"principal components: rank must be at least 1, got {self.rank}")
 
-    def __call__(self, coordinates: Tensor, steps: float) -> Tensor:
+    def __call__(self, history: MotionHistory, steps: float) -> Tensor:
+        return history.field(self._ahead(history.coordinates.double(), steps))
+
+    def _ahead(self, coordinates: Tensor, steps: float) -> Tensor:
         found = principal_components(coordinates, self.rank)
         return found.reconstruct(found.coefficients(coordinates[-1:]))[0]
 
@@ -68,15 +70,15 @@ class AutoregressiveComponents(MotionModel):
                 f"got {self.rank}, {self.order} and {self.ridge}"
             )
 
-    def __call__(self, coordinates: Tensor, steps: float) -> Tensor:
+    def __call__(self, history: MotionHistory, steps: float) -> Tensor:
+        return history.field(self._ahead(history.coordinates.double(), steps))
+
+    def _ahead(self, coordinates: Tensor, steps: float) -> Tensor:
         found = principal_components(coordinates, self.rank)
         series = found.coefficients(coordinates)
-        ahead = math.ceil(steps)
-        if ahead and found.rank and len(series) >= 3 * self.order:
+        if steps > 0 and found.rank and len(series) >= 3 * self.order:
             model = fit_autoregression(series, self.order, ridge=self.ridge, coupled=self.coupled).stable()
-            series = torch.cat([series[-1:], model.predict(series, ahead)])
-            # Between two whole steps linear.
-            values = torch.lerp(series[ahead - 1], series[ahead], steps - (ahead - 1))
+            values = model.after(series, steps)
         else:
             values = series[-1]
         return found.reconstruct(values[None])[0]
@@ -99,7 +101,10 @@ class EvolvingModes(MotionModel):
         if self.rank < 1 or self.delays < 1:
             raise ValueError(f"dynamic modes: rank and delays must be at least 1, got {self.rank} and {self.delays}")
 
-    def __call__(self, coordinates: Tensor, steps: float) -> Tensor:
+    def __call__(self, history: MotionHistory, steps: float) -> Tensor:
+        return history.field(self._ahead(history.coordinates.double(), steps))
+
+    def _ahead(self, coordinates: Tensor, steps: float) -> Tensor:
         delays = max(min(self.delays, (len(coordinates) - 1) // 2), 1)
         if len(coordinates) <= delays or not coordinates.shape[1]:
             return coordinates[-1]

@@ -29,6 +29,10 @@ class PrincipalComponents:
         """The number of components, `r`."""
         return len(self.components)
 
+    def first(self, rank: int) -> PrincipalComponents:
+        """The first `rank` of them."""
+        return PrincipalComponents(self.mean, self.components[:rank], self.variances[:rank], self.total_variance)
+
     def coefficients(self, x: Tensor) -> Tensor:
         """`(T, r)` of `x (T, *S)`."""
         return (x - self.mean).flatten(1) @ self.components.flatten(1).mT

@@ -63,7 +63,7 @@ def test_ridge_is_that_of_the_normal_equations() -> None:
 
 
 def test_bad_input_is_told() -> None:
-    with pytest.raises(ValueError, match="longer than its order"):
+    with pytest.raises(ValueError, match="longer than the order"):
         fit_autoregression(torch.ones(3, 1), 3)
     with pytest.raises(ValueError, match="2 values of the past"):
         fit_autoregression(torch.randn(8, 1), 2).predict(torch.ones(1, 1), 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from lightning_modules.ar_pca import AutoregressiveMotion
 from lightning_modules.dmd import DynamicModeMotion
 from lightning_modules.pca import PrincipalMotion
 from reg_bench.discovery import build_module
+from reg_bench.errors import ConfigError
+from reg_bench.learned_motion import LearnedComponents, learned_components
 from reg_bench.method import RegistrationModule, SequenceModule
 from reg_bench.motion_history import MotionHistory
 from reg_bench.principal_components import principal_components
-from reg_bench.types import DisplacementField, RegistrationPair
+from reg_bench.types import DisplacementField, ImageSequence, RegistrationPair
 
 SECONDS = 0.04
 SHAPE = (12, 10)
@@ -154,6 +157,50 @@ def test_named_methods_take_any_method_inside(name: str) -> None:
     state = method.start(torch.rand(1, 1, 16, 16), seconds_per_frame=SECONDS)
     state, estimate = method.step(state, torch.rand(1, 1, 16, 16), SECONDS)
     assert estimate.field.u.shape == (1, 2, 16, 16)
+
+
+def travelling(phase: float, frames: int = 40) -> Tensor:
+    """Fields `(T, D, *S)` of a sequence that begins anywhere in the period; the law is the same for all."""
+    return torch.cat([torch.einsum("k,kdxy->dxy", weights(t, phase), patterns())[None] for t in range(frames)])
+
+
+def learned(rank: int = 3, order: int = 3) -> LearnedComponents:
+    sequences = [travelling(0.7 * k) for k in range(9)]
+    components = principal_components(torch.cat(sequences), rank)
+    return learned_components(components, sequences, order, seconds_per_frame=SECONDS, ridge=1e-9)
+
+
+def test_learned_components_know_motion_that_the_stream_has_not_shown_yet(tmp_path: Path) -> None:
+    learned().save(tmp_path / "motion.pt")
+    known = AutoregressiveMotion(ReadsWeights(), checkpoint=str(tmp_path / "motion.pt"))
+    state = streamed(known, 6)
+    for ahead in (1, 4, 9):
+        found = known.forecast(state, ahead * SECONDS).field.u
+        assert (found - truth(5 + ahead)).norm() < 0.1 * (truth(5) - truth(5 + ahead)).norm()
+
+
+def test_learned_components_survive_their_file(tmp_path: Path) -> None:
+    model = learned()
+    model.save(tmp_path / "motion.pt")
+    again = LearnedComponents.load(tmp_path / "motion.pt")
+    flat = again.components.components.flatten(1)
+    torch.testing.assert_close(flat @ flat.mT, torch.eye(len(flat)), rtol=0, atol=1e-5)
+    history = MotionHistory.at_rest(truth(0).flatten()).followed_by(truth(4).flatten(), 1, 10)
+    torch.testing.assert_close(again(history, 2.5), model(history, 2.5), rtol=0, atol=2e-2)
+    torch.save({"something": 1}, tmp_path / "other.pt")
+    with pytest.raises(ConfigError, match=r"other\.pt: expected components"):
+        LearnedComponents.load(tmp_path / "other.pt")
+
+
+def test_other_sizes_and_rates_are_refused(tmp_path: Path) -> None:
+    learned().save(tmp_path / "motion.pt")
+    known = AutoregressiveMotion(ReadsWeights(), checkpoint=str(tmp_path / "motion.pt"))
+    with pytest.raises(ValueError, match=r"trained on images of 12x10 every 0.04 s, not of 12x11"):
+        known.start(torch.zeros(1, 1, 12, 11), seconds_per_frame=SECONDS)
+    with pytest.raises(ValueError, match=r"not of 12x10 every 0.05 s"):
+        known.start(frame(0), seconds_per_frame=0.05)
+    sequence = ImageSequence(("a",), torch.zeros(1, 3, 1, 12, 11), SECONDS)
+    assert "12x11" in str(known.accepts(sequence))
 
 
 def test_bad_settings_are_told() -> None:
