@@ -1,101 +1,20 @@
-"""Boards as text: the columns that every rendering shares, Markdown, CSV and the protocol footer."""
+"""Boards as text: the columns that every rendering shares, names, ranks and sentences."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reg_bench.leaderboard import NO_CASES, Board, Entry, Trouble
-from reg_bench.statistics import HARDEST_PERCENT, RESAMPLES
+from reg_bench.metric_titles import HINTS, NONE, number, percent, title_of
+from reg_bench.statistics import HARDEST_PERCENT
 
-NONE = "–"
-
-HD95_DEFINITIONS = {
-    "strict": (
-        "95th percentile of the distances between boundary voxels in each direction, the larger of the two; "
-        "a label that vanishes under the warp is infinite and counts as the worst"
-    ),
-    "learn2reg": (
-        "surface elements weighted by their area, 95 % of the area in each direction, the larger of the two, "
-        "always in voxels (surface-distance, as the challenge)"
-    ),
-}
-INTERPOLATION = {
-    "strict": "images linear, labels nearest",
-    "learn2reg": "images linear, labels nearest by floor(x + 0.5), background outside the image, points cubic B-spline",
-}
-PROFILES = {
-    "strict": "textbook definitions, millimetres where the spacing is known",
-    "learn2reg": "the official Learn2Reg evaluation, number for number (MDL-UzL/L2R)",
-}
-TITLES = {
-    "dice": "Dice",
-    "hd95": "HD95",
-    "end_point_error": "EPE",
-    "ncc": "NCC",
-    "ssim": "SSIM",
-    "mse": "MSE",
-    "sdlogj": "SDlogJ",
-    "nonpositive_fraction": "folding",
-    "inverse_consistency": "inverse consistency",
-    "target_error": "target",
-    "target_error_p95": "target p95",
-    "gate_right": "gate right",
-    "target_error_late": "target, late",
-    "target_error_late_hold": "target, late, held",
-    "closure_error": "closure",
-    "contour_error": "contour",
-    "contour_std": "contour sd",
-    "coverage_50": "in 50 %",
-    "coverage_95": "in 95 %",
-    "latent_coverage_50": "latent in 50 %",
-    "latent_coverage_95": "latent in 95 %",
-}
-HINTS = {
-    "dice": "overlap of fixed and warped labels",
-    "hd95": "95th percentile of the Hausdorff distance; its definition is in the footer",
-    "end_point_error": "distance to the known displacement, in the tissue mask",
-    "ncc": "normalised cross-correlation of fixed and warped image",
-    "ssim": "structural similarity of fixed and warped image",
-    "mse": "mean squared error of fixed and warped image",
-    "sdlogj": "standard deviation of the logarithm of the Jacobian determinant",
-    "nonpositive_fraction": "share of voxels whose Jacobian determinant is not positive",
-    "inverse_consistency": "distance by which forward and backward field fail to cancel",
-    "target_error": "distance of the target's centroid from where it is",
-    "target_error_p95": "95th percentile over the frames of that distance",
-    "gate_right": "share of the frames in which the target is rightly thought to be inside or outside the gate",
-    "target_error_late": "distance from where the target is when the estimate is there, by a forecast over its latency",
-    "target_error_late_hold": "the same of the estimate as it is",
-    "closure_error": "mean length of the field when a period is over and the reference comes again",
-    "drift": "slope of the error over the time of the sequence",
-    "contour_error": "distance across the contours of labels between where they are and where they are thought to be",
-    "contour_std": "standard deviation that the method gives that distance",
-    "coverage_50": "share of the contours within the intervals that should hold 50 %",
-    "coverage_95": "share of the contours within the intervals that should hold 95 %",
-    "latent_coverage_50": "share of the latent variables of frames not yet seen within intervals for 50 %",
-    "latent_coverage_95": "share of the latent variables of frames not yet seen within intervals for 95 %",
-}
-DECIMALS = {"dice": 3, "ncc": 3, "ssim": 3, "hd95": 2, "end_point_error": 3, "sdlogj": 3, "inverse_consistency": 3}
-DECIMALS |= {"target_error": 2, "target_error_p95": 2, "gate_right": 3, "closure_error": 2, "drift": 3}
-DECIMALS |= {"contour_error": 2, "contour_std": 2, "coverage_50": 2, "coverage_95": 2}
-DECIMALS |= {"latent_coverage_50": 2, "latent_coverage_95": 2}
-DECIMALS |= {"target_error_late": 2, "target_error_late_hold": 2}
 #: Facts about the scoring that are in the CSV only.
 HIDDEN = frozenset({"labels_counted", "num_foldings"}) | {
     # Those of streams have a table of their own.
     *("latency", "latency_first", "latency_median", "latency_p95", "latency_p99", "within_budget")
 }
-
-
-CSV_HEAD = (
-    *("suite", "suite_version", "task", "dataset", "dataset_checksum", "profile", "rank", "method", "role", "state"),
-    *("method_version", "config_hash", "checkpoint", "seed", "condition", "ok", "failed", "skipped", "missing"),
-    *("primary", "primary_ci_low", "primary_ci_high", "p_holm", "wall_s_median", "cpu_s_median", "peak_mb_max"),
-    *("timed", "threads", "device"),
-)
 
 
 @dataclass(frozen=True)
@@ -122,30 +41,6 @@ class Column:
             return set()
         top = max(known.values()) if self.better == "higher" else min(known.values())
         return {i for i, k in known.items() if k == top}
-
-
-def title_of(metric: str, metrics: Sequence[str]) -> str:
-    """The column's title: the set of points is named only where there are several."""
-    if metric.startswith("tre_"):
-        several = sum(m.startswith("tre_") for m in metrics) > 1
-        return f"TRE {metric[4:]}" if several else "TRE"
-    return TITLES.get(metric, metric.replace("_", " "))
-
-
-def number(value: float | None, metric: str = "") -> str:
-    """`value` for people: fixed decimals for the usual metrics, three significant digits otherwise."""
-    if value is None:
-        return NONE
-    decimals = 2 if metric.startswith("tre_") else DECIMALS.get(metric)
-    if decimals is not None and abs(value) < 1000:
-        return f"{value + 0.0:.{decimals}f}"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def _percent(value: float | None) -> str:
-    if value is None:
-        return NONE
-    return "< 0.001" if 0 < value < 1e-5 else f"{100 * value:.3f}"
 
 
 def rank_text(entry: Entry) -> str:
@@ -188,7 +83,7 @@ def _metric_columns(board: Board, metric: str) -> list[Column]:
     better, means = board.better[metric], tuple(c.mean for c in cells)
     source = f"{board.profile}/{metric}"
     if metric == "nonpositive_fraction":
-        texts = tuple(_percent(c.mean) for c in cells)
+        texts = tuple(percent(c.mean) for c in cells)
         return [Column(f"{title} [%]", hint, texts, means, better, source=source)]
     suffix = "" if unit in ("", "1") else f" [{unit}]"
     texts = tuple(number(c.mean, metric) + (f" ± {number(c.sd, metric)}" if c.sd is not None else "") for c in cells)
@@ -290,130 +185,6 @@ def _cost_columns(board: Board) -> list[Column]:
     ]
 
 
-def protocol(boards: Sequence[Board], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What one must know to read the numbers: definitions, settings and versions, as pairs of name and text."""
-    profiles = list(dict.fromkeys(b.profile for b in boards))
-    metrics = {m for b in boards for m in b.metrics}
-    settings = {**(manifest.get("protocol") or {}), **((manifest.get("suite") or {}).get("protocol") or {})}
-    lines = [(f"profile {p}", PROFILES.get(p, "")) for p in profiles]
-    lines += [
-        (f"interpolation, {p}", _setting(settings, "interpolation") or INTERPOLATION.get(p, "")) for p in profiles
-    ]
-    if "hd95" in metrics:
-        lines += [(f"HD95, {p}", HD95_DEFINITIONS.get(p, "")) for p in profiles]
-    units = sorted({f"{title_of(m, [m])} in {u}" for b in boards for m, u in b.units.items() if u not in ("", "1")})
-    lines.append(("units", "; ".join(units) or "none of the metrics has a unit"))
-    counted = _labels_counted(boards)
-    lines += [("labels counted", counted)] if counted else []
-    lines.append(
-        (
-            "failures",
-            "a failed case, or a value that is null or infinite, counts as the worst: Dice 0, otherwise the worst "
-            "value that any method has on that case; a metric that a case cannot have is absent for every method; "
-            "a method without a result for every case is never ranked",
-        )
-    )
-    lines += _streaming(manifest)
-    if any(b.hardest_by for b in boards):
-        by = sorted({b.hardest_by for b in boards if b.hardest_by})
-        lines.append(("DSC30, TRE30", f"mean over the hardest {HARDEST_PERCENT} % of the cases by {' or '.join(by)}"))
-    lines.append(
-        (
-            "statistics",
-            f"± is the standard deviation over cases (n − 1); 95 % CI: percentile bootstrap over subjects, {RESAMPLES} "
-            "resamples, fixed seed; p: paired Wilcoxon signed-rank test over subjects against the best, Holm-corrected",
-        )
-    )
-    draws = max((b.ranking.draws for b in boards if b.ranking is not None), default=0)
-    if draws:
-        words = f"95 % of the ranks over {draws} bootstrap draws of the subjects, fixed seed"
-        lines.append(("ranks 95 %", f"{words}; a star: not better than no motion by a one-sided test at 5 %"))
-    lines.append(("threads", _observed(boards, "threads") or str(manifest.get("threads") or "not recorded")))
-    lines.append(("device", _observed(boards, "devices") or str(manifest.get("device") or "not recorded")))
-    timed = sum(e.timed for b in boards if b.main for e in b.entries)
-    done = sum(e.ok for b in boards if b.main for e in b.entries)
-    lines.append(
-        ("timing", f"{timed} of {done} cases timed exclusively; cases timed while others ran (shared) are left out")
-    )
-    lines += _provenance(manifest)
-    return [(name, text) for name, text in lines if text]
-
-
-def _labels_counted(boards: Sequence[Board]) -> str:
-    """How many labels a case has, by task; those absent from the fixed image of a case do not count."""
-    words = []
-    for board in boards:
-        found = [e.scores["labels_counted"] for e in board.entries if "labels_counted" in e.scores]
-        counts = sorted({int(v) for a in found for v in a if v == v}) if board.main else []
-        if counts:
-            several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-            words.append(f"{board.task}: {several} per case")
-    return "; ".join(words)
-
-
-def _streaming(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How the tasks of sequences were streamed and scored."""
-    lines = []
-    for task in (manifest.get("suite") or {}).get("tasks") or []:
-        stream = task.get("stream") or {}
-        if task.get("kind") != "sequence" or not stream:
-            continue
-        words = [
-            f"labels warped {'as masks, linear, above one half' if stream.get('labels') == 'linear' else 'nearest'}"
-        ]
-        words += [f"budget {stream['budget_ms']:g} ms"] if stream.get("budget_ms") else []
-        words += ["periodic, closed by the reference"] if stream.get("periodic") else []
-        words += [f"target {stream['target']}, gate {stream.get('gate_mm'):g} mm"] if stream.get("target") else []
-        lines.append((f"streams of {task.get('name')}", "; ".join(words)))
-    return lines
-
-
-def _setting(settings: Mapping[str, Any], name: str) -> str:
-    value = settings.get(name)
-    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value or "")
-
-
-def _observed(boards: Sequence[Board], name: str) -> str:
-    return ", ".join(sorted({str(v) for b in boards for e in b.entries for v in getattr(e, name)}))
-
-
-def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    hardware = manifest.get("hardware") or {}
-    if isinstance(hardware, Mapping):
-        hardware = ", ".join(f"{k} {v}" for k, v in hardware.items() if v not in (None, ""))
-    versions = manifest.get("versions") or {}
-    if isinstance(versions, Mapping):
-        versions = ", ".join(f"{k} {v}" for k, v in versions.items())
-    return [
-        ("hardware", str(hardware)),
-        ("versions", str(versions)),
-        ("revision", str(manifest.get("git_revision") or "")),
-    ]
-
-
-def markdown(
-    boards: Sequence[Board],
-    manifest: Mapping[str, Any],
-    streams: Mapping[int, Sequence[Column]] | None = None,
-    forecasts: Mapping[int, Sequence[Column]] | None = None,
-) -> str:
-    """All boards as GitHub-flavoured Markdown with the protocol below them.
-
-    `streams` and `forecasts` hold the columns of a second and a third table, by the place of their board.
-    """
-    lines = [f"# {heading(boards, manifest)}", ""]
-    for place, board in enumerate(boards):
-        lines += [f"## {board.title}", "", _md(describe(board)), "", *_markdown_table(board, columns(board)), ""]
-        if streams and place in streams:
-            lines += ["Frame by frame:", "", *_markdown_table(board, streams[place]), ""]
-        if forecasts and place in forecasts:
-            lines += ["Forecasts:", "", *_markdown_table(board, forecasts[place]), ""]
-        lines += [f"- warning: {_md(w)}" for w in board.warnings] + [""] * bool(board.warnings)
-        lines += [f"- {_md(trouble_text(t))}" for t in board.troubles] + [""] * bool(board.troubles)
-    lines += ["## Protocol", "", *(f"- {name}: {_md(text)}" for name, text in protocol(boards, manifest)), ""]
-    return "\n".join(lines)
-
-
 def heading(boards: Sequence[Board], manifest: Mapping[str, Any]) -> str:
     """`Suite NAME, version N` of everything shown."""
     suites = list(dict.fromkeys((b.suite, b.suite_version) for b in boards))
@@ -438,46 +209,3 @@ def trouble_text(trouble: Trouble, most: int = 5) -> str:
         return f"{trouble.name}: the cases could not be listed: {trouble.reason}"
     names = ", ".join(trouble.cases[:most]) + (f" and {more} more" if more > 0 else "")
     return f"{trouble.name} {verb} {count} case{'s' * (count != 1)} ({names}): {trouble.reason}"
-
-
-def _markdown_table(board: Board, shown: Sequence[Column]) -> list[str]:
-    head = ["#", "method", "cases", *(c.title for c in shown)]
-    lines = [" | ".join(head), " | ".join(["---:", "---", "---", *["---:"] * len(shown)])]
-    best = [c.best(board) for c in shown]
-    for i, entry in enumerate(board.entries):
-        cells = [f"**{c.texts[i]}**" if i in best[j] else c.texts[i] for j, c in enumerate(shown)]
-        lines.append(" | ".join([rank_text(entry), _md(name_text(entry)), cases_text(entry), *cells]))
-    return [f"| {line} |" for line in lines]
-
-
-def _md(text: str) -> str:
-    """`text` on one line, without what Markdown would take for a table cell or a tag."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def to_csv(boards: Sequence[Board]) -> str:
-    """Every entry of every board as one line, with all statistics unrounded (9 digits)."""
-    metrics = list(dict.fromkeys(m for b in boards for m in b.metrics))
-    fields = ["mean", "sd", "median", "hardest30", "n", "substituted"]
-    head = [*CSV_HEAD]
-    head += [f"{m}_{f}" for m in metrics for f in fields]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
-    for board in boards:
-        for e in board.entries:
-            low, high = e.interval or (None, None)
-            line: list[Any] = [board.suite, board.suite_version, board.task, board.dataset, board.dataset_checksum]
-            line += [board.profile, e.rank, e.name, e.role, e.state]
-            line += [e.key[k] for k in ("method_version", "config_hash", "checkpoint", "seed", "condition")]
-            line += [e.ok, e.failed, e.skipped, e.missing, board.primary, low, high, e.p_value]
-            line += [e.wall_s, e.cpu_s, e.peak_mb, e.timed, " ".join(e.threads), " ".join(e.devices)]
-            for m in metrics:
-                c = e.cells.get(m)
-                line += [c.mean, c.sd, c.median, c.hardest, c.n, c.substituted] if c else [None] * len(fields)
-            writer.writerow([_csv(v) for v in line])
-    return out.getvalue()
-
-
-def _csv(value: Any) -> str:
-    return "" if value is None else f"{value:.9g}" if isinstance(value, float) else str(value)

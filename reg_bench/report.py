@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from reg_bench import leaderboard_rows
-from reg_bench import leaderboard_text as text
 from reg_bench.errors import DataError
 from reg_bench.leaderboard import Board, tables
+from reg_bench.leaderboard_files import markdown, to_csv
+from reg_bench.leaderboard_text import Column
 from reg_bench.published import published, published_beside, published_markdown
 from reg_bench.ranking_board import rank_board
 from reg_bench.results import read_rows
@@ -38,16 +39,16 @@ class Content:
     published: tuple[Mapping[str, Any], ...] = ()
 
     @property
-    def stream_columns(self) -> dict[int, list[text.Column]]:
+    def stream_columns(self) -> dict[int, list[Column]]:
         """Columns of the tables frame by frame, by the place of their board."""
         return self._by_place({id(t.board): stream_columns(t) for t in self.streams})
 
     @property
-    def forecast_columns(self) -> dict[int, list[text.Column]]:
+    def forecast_columns(self) -> dict[int, list[Column]]:
         """Columns of the tables of forecasts, by the place of their board; of boards that have one."""
         return self._by_place({id(t.board): found for t in self.streams if (found := forecast_columns(t))})
 
-    def _by_place(self, by_board: dict[int, list[text.Column]]) -> dict[int, list[text.Column]]:
+    def _by_place(self, by_board: dict[int, list[Column]]) -> dict[int, list[Column]]:
         return {i: by_board[id(b)] for i, b in enumerate(self.boards) if id(b) in by_board}
 
 
@@ -92,9 +93,9 @@ def write(content: Content, *, colour: bool = False, standalone: bool = False) -
     from reg_bench.report_terminal import terminal
 
     boards, manifest, shown = content.boards, content.manifest, content.stream_columns
-    markdown = text.markdown(boards, manifest, shown, content.forecast_columns)
-    replace_file(content.folder / "leaderboard.md", markdown + published_markdown(content.published))
-    replace_file(content.folder / "leaderboard.csv", text.to_csv(boards))
+    words = markdown(boards, manifest, shown, content.forecast_columns)
+    replace_file(content.folder / "leaderboard.md", words + published_markdown(content.published))
+    replace_file(content.folder / "leaderboard.csv", to_csv(boards))
     replace_file(content.folder / "index.html", page(content, standalone=standalone))
     if suite_source(manifest, boards) == SUITE_FILE:
         import yaml

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reg_bench.leaderboard import Board, Entry
-from reg_bench.leaderboard_text import DECIMALS, HINTS, title_of
+from reg_bench.metric_titles import DECIMALS, HINTS, title_of
 from reg_bench.statistics import Floats
 from reg_bench.weights_files import named_weights
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reg_bench import leaderboard_text as text
+from reg_bench.metric_titles import NONE, title_of
 from reg_bench.report_firmness import firmness
 from reg_bench.report_fronts import fronts
 from reg_bench.report_plots import distribution, label_plots
@@ -26,7 +27,7 @@ def make_environment() -> Environment:
     environment = Environment(
         loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals.update(text=text, columns=text.columns, none=text.NONE)
+    environment.globals.update(text=text, columns=text.columns, none=NONE, title_of=title_of)
     return environment
 
 

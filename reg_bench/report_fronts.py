@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reg_bench.leaderboard import Board, Entry
-from reg_bench.leaderboard_text import number
+from reg_bench.metric_titles import number
 from reg_bench.ranking_tests import pareto_front
 from reg_bench.report_plots import Scale, Ticks, axis_title, linear_scale
 from reg_bench.statistics import Floats

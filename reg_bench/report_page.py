@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reg_bench import leaderboard_text as text
 from reg_bench.errors import ConfigError
 from reg_bench.leaderboard import Board
+from reg_bench.leaderboard_protocol import protocol
 from reg_bench.report_cases import case_command, payload, weights_names
 from reg_bench.report_figures import make_environment
 from reg_bench.report_firmness import firmness
@@ -46,7 +47,7 @@ def page(content: Content, *, standalone: bool = False) -> str:
             facts=_facts(boards),
             tasks=tasks,
             warnings=list(dict.fromkeys(w for b in boards for w in b.warnings)),
-            protocol=text.protocol(boards, manifest),
+            protocol=protocol(boards, manifest),
             published=content.published,
             suite_file=source == SUITE_FILE,
         )

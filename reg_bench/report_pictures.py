@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from reg_bench import leaderboard_text as text
 from reg_bench import statistics as st
 from reg_bench.leaderboard import Board, Entry
+from reg_bench.metric_titles import number, title_of
 
 WORST = 5
 #: Bytes of pictures inside a page that stands alone; of more, fewer cases of each method are shown.
@@ -103,8 +103,8 @@ def _ordinal(number: int) -> str:
 def _made(board: Board, entry: Entry, what: str, index: int, shown: Mapping[str, str], pictures: Pictures) -> Chosen:
     case, value = board.cases[index], ""
     if board.primary and np.isfinite(entry.values[index]):
-        title = text.title_of(board.primary, board.metrics)
-        value = f"{title} {text.number(float(entry.values[index]), board.primary)}"
+        title = title_of(board.primary, board.metrics)
+        value = f"{title} {number(float(entry.values[index]), board.primary)}"
     path = shown.get(case, "")
     reason = entry.reasons.get(case, "" if path else "no picture was drawn")
     return Chosen(what, index, case, value, pictures.source(path) if path else "", reason)

@@ -8,7 +8,7 @@ import numpy as np
 
 from reg_bench import statistics as st
 from reg_bench.leaderboard import Board, Entry
-from reg_bench.leaderboard_text import number
+from reg_bench.metric_titles import number
 
 #: Upper ends of the classes of p that the map tells apart.
 LEVELS = (0.001, 0.01, 0.05)

@@ -12,6 +12,7 @@ import numpy as np
 from reg_bench import leaderboard_text as text
 from reg_bench import statistics as st
 from reg_bench.leaderboard import Board, Entry
+from reg_bench.metric_titles import NONE, number, title_of
 from reg_bench.report_plots import label_order
 from reg_bench.report_significance import compared
 from reg_bench.stream_forecasts import forecast_columns
@@ -139,7 +140,7 @@ def _significance(board: Board) -> Table | None:
 
 
 def _p_text(p: float) -> str:
-    return text.NONE if not np.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return NONE if not np.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _labels(board: Board) -> Table | None:
@@ -150,8 +151,8 @@ def _labels(board: Board) -> Table | None:
     if not places:
         return None
     means = {p: [_mean(e, *p) for e in board.entries] for p in places}
-    heads = ("method", *(f"{text.title_of(m, board.metrics)} {label}" for m, label in places))
-    lines = tuple((e.name, *(text.number(means[p][i], p[0]) for p in places)) for i, e in enumerate(board.entries))
+    heads = ("method", *(f"{title_of(m, board.metrics)} {label}" for m, label in places))
+    lines = tuple((e.name, *(number(means[p][i], p[0]) for p in places)) for i, e in enumerate(board.entries))
     data: dict[str, Sequence[Any]] = {"method": [e.name for e in board.entries]}
     data |= {f"{m}#{label}": means[(m, label)] for m, label in places}
     return Table(_name(board, "labels"), f"{board.title}: means of each label", data, heads, lines, frozenset({0}))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reg_bench.leaderboard_text import NONE, Column, number, title_of
+from reg_bench.leaderboard_text import Column
+from reg_bench.metric_titles import NONE, number, title_of
 from reg_bench.stream_tables import Stream, StreamTable
 
 #: Methods that others are measured against, where they are in the table.

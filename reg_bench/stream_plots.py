@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reg_bench.leaderboard_text import title_of
+from reg_bench.metric_titles import title_of
 from reg_bench.plot_ticks import round_numbers
 from reg_bench.statistics import Floats
 from reg_bench.stream_tables import StreamTable

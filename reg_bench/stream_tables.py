@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from reg_bench.leaderboard import BOARD_KEY, ENTRY_KEY, Board
-from reg_bench.leaderboard_text import NONE, Column, number, title_of
+from reg_bench.leaderboard_text import Column
+from reg_bench.metric_titles import NONE, number, title_of
 from reg_bench.statistics import Floats
 
 #: What tells the methods of a task apart, whatever the condition.

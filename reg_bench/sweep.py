@@ -185,7 +185,7 @@ def to_csv(curves: Mapping[Board, Sequence[Point]] | Sequence[tuple[Board, Seque
 
 def to_markdown(board: Board, points: Sequence[Point], path: str) -> str:
     """One curve as a table."""
-    from reg_bench.leaderboard_text import number
+    from reg_bench.metric_titles import number
 
     unit = board.units.get(board.primary, "")
     head = f"| {path} | {board.primary}{f' [{unit}]' if unit not in ('', '1') else ''} | SDlogJ | folding | time [s] |"

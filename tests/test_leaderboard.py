@@ -15,6 +15,8 @@ import pytest
 from reg_bench import leaderboard_rows, results
 from reg_bench import leaderboard_text as text
 from reg_bench.leaderboard import Board, Entry, tables
+from reg_bench.leaderboard_files import markdown, to_csv
+from reg_bench.leaderboard_protocol import protocol
 from tests.report_rows import dice_rows, row, value, write
 
 CASES = [f"p{i}/{t}" for i in range(5) for t in range(2)]
@@ -197,13 +199,13 @@ def test_csv_and_markdown_carry_the_numbers() -> None:
     boards = tables(
         leaderboard_rows.from_rows([*dice_rows("identity", scores(0.4)), *dice_rows("a|b", scores(0.8))]), {}
     )
-    lines = list(csv.DictReader(io.StringIO(text.to_csv(boards))))
+    lines = list(csv.DictReader(io.StringIO(to_csv(boards))))
     assert [(line["method"], line["rank"], line["dice_mean"]) for line in lines] == [
         ("a|b", "1", "0.845"),
         ("identity", "", "0.445"),
     ]
     assert float(lines[0]["dice_hardest30"]) == pytest.approx(0.81)
-    page = text.markdown(boards, {})
+    page = markdown(boards, {})
     assert "| 1 | a\\|b | 10 |" in page
     assert "hardest 30 % of the cases by the value of `identity`" in page
     widths = {line.replace("\\|", "").count("|") for line in page.splitlines() if line.startswith("|")}
@@ -212,7 +214,7 @@ def test_csv_and_markdown_carry_the_numbers() -> None:
 
 def test_protocol_names_what_the_numbers_depend_on() -> None:
     boards = tables(leaderboard_rows.from_rows([row("a", c, [value("hd95", 1.0, unit="mm")]) for c in CASES]), {})
-    lines = dict(text.protocol(boards, {"versions": {"torch": "2.13"}, "hardware": {"processor": "P"}}))
+    lines = dict(protocol(boards, {"versions": {"torch": "2.13"}, "hardware": {"processor": "P"}}))
     assert {"profile strict", "interpolation, strict", "HD95, strict", "units", "threads", "device", "timing"} <= set(
         lines
     )

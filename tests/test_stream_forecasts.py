@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from reg_bench import leaderboard_rows
-from reg_bench import leaderboard_text as text
 from reg_bench.leaderboard import tables
+from reg_bench.leaderboard_files import markdown
 from reg_bench.stream_forecasts import forecast_columns
 from reg_bench.stream_tables import StreamTable, columns, stream_tables
 from tests.report_rows import row, value
@@ -67,8 +67,8 @@ def test_a_forecast_that_failed_once_has_no_mean() -> None:
 def test_the_tables_are_part_of_the_text() -> None:
     table = table_of([told("a", "p0", 0.5, 1.0), told("hold-last", "p0", 1.0, 1.0)])
     board = table.board
-    found = text.markdown([board], MANIFEST, {0: columns(table)}, {0: forecast_columns(table)})
+    found = markdown([board], MANIFEST, {0: columns(table)}, {0: forecast_columns(table)})
     assert "Forecasts:\n\n| # | method | cases | EPE, 100 ms | 100 ms, to held |" in found
-    assert "Forecasts:" not in text.markdown([board], MANIFEST, {0: columns(table)})
+    assert "Forecasts:" not in markdown([board], MANIFEST, {0: columns(table)})
     rows = [row("a", "p0", [value("dice", 0.8, frame=1, label="all"), value("latency_first", 5.0, unit="ms")])]
     assert forecast_columns(table_of(rows)) == []

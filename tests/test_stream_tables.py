@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from reg_bench import leaderboard_rows, report
-from reg_bench import leaderboard_text as text
 from reg_bench.leaderboard import Board, tables
+from reg_bench.leaderboard_files import markdown
 from reg_bench.stream_plots import charts, latency_plot
 from reg_bench.stream_tables import StreamTable, columns, stream_tables
 from tests.report_rows import row, value, write
@@ -211,4 +211,4 @@ def test_boards_of_pairs_have_no_streams() -> None:
     rows = [row("a", "p0", [value("dice", 0.5)])]
     boards = tables(leaderboard_rows.from_rows(rows), {})
     assert stream_tables(boards, rows, {}) == []
-    assert "Frame by frame" not in text.markdown(boards, {}, {})
+    assert "Frame by frame" not in markdown(boards, {}, {})
