@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,21 @@ def test_scans_equal_steps_at_every_length(length: int) -> None:
         first, second = rts_smoother(model, a), rts_smoother(model, b, parallel=True)
         close(first.mean, second.mean)
         close(first.covariance, second.covariance)
+
+
+def test_own_means_share_covariances() -> None:
+    """The first state of every sequence has its own mean, its covariance is common, `(n, n)` or expanded."""
+    model, y, observed = case(BATCH, None)
+    shared = replace(model, covariance=model.covariance[0])
+    expanded = replace(model, covariance=model.covariance[0].expand(BATCH, -1, -1))
+    first, second = kalman_filter(shared, y, observed), kalman_filter(expanded, y, observed)
+    assert len(first.covariances.filtered) == len(second.covariances.filtered) == 1
+    assert first.covariance.shape == (BATCH, LENGTH, 3, 3)
+    for b in range(BATCH):
+        mean, covariance, _ = by_hand(expanded, y, observed, b, LENGTH)
+        for found in (first, second):
+            close(rts_smoother(shared, found).mean[b], mean)
+            close(found.covariance[b, -1], covariance[-1, :, -1])
 
 
 def test_all_missing_is_the_prior_rolled_out() -> None:
