@@ -34,7 +34,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Front:
-    """One drawing; `steps` is the line of the front, `levels` are heights of reference rows: place, role, name."""
+    """One drawing.
+
+    `steps` is the line of the front, `levels` are heights of reference rows: place, role, name; `traces` join the
+    methods of a sweep, `method@value`, in order of the value.
+    """
 
     title: str
     metric: str
@@ -45,6 +49,7 @@ class Front:
     marks: tuple[Mark, ...]
     steps: str
     levels: tuple[tuple[float, str, str], ...] = ()
+    traces: tuple[tuple[str, str], ...] = ()
 
 
 def fronts(board: Board) -> list[Front]:
@@ -99,7 +104,23 @@ def _front(
     for entry, m in references:
         together.setdefault((y(m), entry.role), []).append(entry.name)
     levels = tuple((place, role, ", ".join(names)) for (place, role), names in together.items())
-    return Front(title, metric, x_title, y_title, x_ticks, y_ticks, tuple(marks), _steps(best), levels)
+    return Front(title, metric, x_title, y_title, x_ticks, y_ticks, tuple(marks), _steps(best), levels, traces(marks))
+
+
+def traces(marks: Sequence[Mark]) -> tuple[tuple[str, str], ...]:
+    """Name and path of every sweep among the methods."""
+    families: dict[str, list[tuple[float, Mark]]] = {}
+    for mark in marks:
+        stem, _, value = mark.name.partition("@")
+        try:
+            families.setdefault(stem, []).append((float(value), mark))
+        except ValueError:
+            continue
+    return tuple(
+        (stem, "M" + "L".join(f"{m.x},{m.y}" for _, m in sorted(members, key=lambda pair: pair[0])))
+        for stem, members in families.items()
+        if len(members) > 1
+    )
 
 
 def _scale_from_zero(values: Floats) -> tuple[Scale, Ticks]:

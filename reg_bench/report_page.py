@@ -55,21 +55,27 @@ def page(content: Content, *, standalone: bool = False) -> str:
 
 
 #: The suite of a run as its manifest holds it, beside the page.
-SUITE_FILE = "suite.yaml"
+SUITE_FILE = "reproduce.yaml"
 
 
 def suite_source(manifest: Mapping[str, Any], boards: Sequence[Board]) -> str:
     """What `reg-bench run` is given for the suite of these rows: a shipped name, else the file beside the page."""
-    from reg_bench.discovery import find, read_yaml
+    from reg_bench.discovery import find, read_yaml, resolve
 
     name, version = boards[0].suite, boards[0].suite_version
+    suite = manifest.get("suite") or {}
+    if not suite:
+        return name
     try:
         shipped = read_yaml(find("suites", name).source)
+        listed = {m if isinstance(m, str) else m.get("name") for m in shipped.get("methods") or []}
+        # Methods named on the command line are found by their name as well; those of a sweep are in their suite alone.
+        others = [m for m in suite.get("methods") or [] if m.get("name") not in listed]
+        if any(resolve("methods", str(m.get("name"))).class_path != m.get("class_path") for m in others):
+            return SUITE_FILE
     except ConfigError:
-        shipped = {}
-    if str(shipped.get("version", "")) == version or not manifest.get("suite"):
-        return name
-    return SUITE_FILE
+        return SUITE_FILE
+    return name if str(shipped.get("version", "")) == version else SUITE_FILE
 
 
 def _task(number: int, group: Sequence[Board], content: Content, source: str) -> dict[str, Any]:

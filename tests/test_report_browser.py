@@ -145,8 +145,11 @@ def test_a_number_leads_to_its_cases_and_to_the_command(browser: Any, folder: Pa
     name = listed[1].text.split()[0]
     WebDriverWait(browser, 5).until(lambda _: dialog.find_element("css selector", ".one h3").text == name)
     command = dialog.find_element("css selector", "code").text
-    assert command == f"reg-bench run suite.yaml --tasks one --methods bspline --cases {name} --seed 0 --out reproduced"
-    assert (folder / "suite.yaml").is_file()
+    assert (
+        command
+        == f"reg-bench run reproduce.yaml --tasks one --methods bspline --cases {name} --seed 0 --out reproduced"
+    )
+    assert (folder / "reproduce.yaml").is_file()
     assert browser.current_url.endswith(f"#case/0/{row.get_attribute('data-m')}/{int(name[1:3])}")
     picture = dialog.find_element("css selector", ".panel img")
     assert run(browser, "return arguments[0].decode().then(() => arguments[0].naturalWidth)", picture) == 70

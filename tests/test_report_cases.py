@@ -7,13 +7,16 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reg_bench import report, results
+from reg_bench.discovery import resolve
 from reg_bench.report_cases import ALPHABET, payload, weights_names
+from reg_bench.report_page import suite_source
 from tests.report_rows import row, value, write
 from tests.report_runs import run_folder
 
@@ -86,6 +89,22 @@ def test_many_labels_are_left_out_rather_than_the_page_grows(tmp_path: Path, mon
     assert json.loads(payload(boards, ""))["labels"] == {}
 
 
+def test_the_suite_of_a_case_is_one_that_can_be_run(tmp_path: Path) -> None:
+    write(tmp_path, [row("demons", "p0", [value("dice", 0.5)], suite="quick")])
+    boards = report.read(tmp_path).boards
+
+    def source(*methods: str, version: str = "1") -> str:
+        known = [resolve("methods", m.partition("@")[0]) for m in methods]
+        listed = [{"name": m, "class_path": s.class_path, "init_args": {}} for m, s in zip(methods, known, strict=True)]
+        board = replace(boards[0], suite_version=version)
+        return suite_source({"suite": {"name": "quick", "methods": listed}}, [board])
+
+    assert source("demons", "identity") == "quick"
+    assert source("eco-nconv") == "quick", "a method of the package, though not of the suite"
+    assert source("demons@0.5") == "reproduce.yaml", "one of a sweep"
+    assert source("demons", version="0") == "reproduce.yaml", "an older version"
+
+
 SUITE = """\
 name: fake
 version: 7
@@ -117,7 +136,7 @@ def test_the_command_of_a_case_computes_it_again(tmp_path: Path) -> None:
     # As the page fills it in.
     command = data["command"].replace("{method}", "noise").replace("{case}", data["cases"][1])
     words = shlex.split(command.replace("{weights}", "").replace("{seed}", data["methods"][m]["seed"]))
-    assert words[:3] == ["reg-bench", "run", "suite.yaml"]
+    assert words[:3] == ["reg-bench", "run", "reproduce.yaml"]
     run(*words[1:], folder=out)
     (again,) = results.read_rows(out / "reproduced")
     (first,) = [r for r in results.read_rows(out) if r["key"] == again["key"]]

@@ -90,6 +90,16 @@ def test_fronts_are_drawn_against_time_and_roughness(board: Board) -> None:
     assert [m.name for m in faster] == sorted((m.name for m in faster), key=lambda n: walls[n])
 
 
+def test_a_sweep_is_one_curve_in_order_of_its_values(tmp_path: Path) -> None:
+    rows = []
+    for name, dice, rough in (("m@10", 0.6, 0.1), ("m@1", 0.8, 0.2), ("m@3", 0.75, 0.15), ("other@x", 0.5, 0.3)):
+        values = [value("dice", dice), value("sdlogj", rough)]
+        rows += [row(name, f"p{i}", values, wall_s=rough) for i in range(3)]
+    for front in fronts(board_of(tmp_path, rows)):
+        places = {m.name: f"{m.x},{m.y}" for m in front.marks}
+        assert front.traces == (("m", f"M{places['m@1']}L{places['m@3']}L{places['m@10']}"),)
+
+
 def test_names_in_a_front_never_cover_each_other() -> None:
     rng = np.random.default_rng(1)
     points = [(float(x), float(y)) for x, y in zip(rng.uniform(80, 520, 30), rng.uniform(30, 320, 30), strict=True)]
