@@ -3,9 +3,9 @@
     python benchmarks/choose_forecast.py ar-pca --dataset phantom-echo
 
 Every validation sequence is registered once by the method that gives the fields; then all combinations of settings
-forecast from its frames on. Errors are end-point errors inside the mask, in voxels, against the true motion at the time
-that is foretold, divided by the error of holding the last field. The best combination has the least mean of these
-ratios over the horizons.
+forecast from its frames on. Errors are end-point errors inside the labels or the mask, in voxels, against the true
+motion at the time that is foretold, divided by the error of holding the last field. The best combination has the least
+mean of these ratios over the horizons.
 """
 
 from __future__ import annotations
@@ -130,7 +130,10 @@ def gather(
 
 
 def inside(sequence: ImageSequence, frame: int) -> Tensor:
-    """Where errors count in `frame`, `(*S)` bool."""
+    """Where errors count in `frame`, `(*S)` bool: in its labels, else in its mask, else everywhere."""
+    labels = sequence.labels_of(frame)
+    if labels is not None:
+        return labels[0, 0] != 0
     if sequence.mask is None:
         return torch.ones(sequence.spatial_shape, dtype=torch.bool)
     return sequence.mask[0, frame, 0]

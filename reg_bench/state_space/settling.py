@@ -27,7 +27,7 @@ class Settling:
     successive ones; to save time two of four are looked at.
 
     Args:
-        dtype: the tolerance is 32 rounding errors of it or 1e-10, relative to the largest variance.
+        dtype: the tolerance is 32 rounding errors of it or 1e-10, relative to the variances.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -44,9 +44,10 @@ class Settling:
         self._steps += 1
         if self._steps % 4 < 2:
             return
-        change = float(torch.dist(previous, current, p=math.inf))
-        scale = float(current.diagonal(dim1=-2, dim2=-1).amax(dim=-1).min())
-        if self._steps % 4 == 3 and change > 16 * self.rounding * scale:
-            self._rate = min(change / self._last, 1.0)
+        # Every entry by the standard deviations that it belongs to: a small variance must settle as well.
+        deviation = current.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo(current.dtype).tiny).sqrt()
+        change = float(((current - previous) / deviation[..., None] / deviation[..., None, :]).abs().max())
+        if self._steps % 4 == 3 and change > 16 * self.rounding:
+            self._rate = min(change / self._last, 1.0) if self._last > 0 else 1.0
         self._last = change
-        self.settled = change * self._rate <= self.tolerance * scale * (1 - self._rate)
+        self.settled = change * self._rate <= self.tolerance * (1 - self._rate)

@@ -95,6 +95,18 @@ def test_slow_convergence_is_not_taken_for_the_end() -> None:
     assert abs(float(filtered.covariance[0, -1]) - expected) < 1e-8
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_variances_settle_as_well(dtype: torch.dtype) -> None:
+    """One state has settled long before another, unseen, of a ten-thousandth of its variance, has grown."""
+    parts = (torch.diag(torch.tensor([0.5, 0.9995])), torch.tensor([[1.0, 0.0]]), torch.diag(torch.tensor([1.0, 1e-7])))
+    model = LinearGaussianModel(*(x.to(dtype) for x in (*parts, torch.eye(1), torch.zeros(2), torch.eye(2) * 1e-9)))
+    filtered = kalman_filter(model, torch.zeros(1, 4000, 1, dtype=dtype))
+    # Its A, Q and first variance as they are stored.
+    a2, q, v = float(model.A[1, 1]) ** 2, float(model.Q[1, 1]), float(model.covariance[1, 1])
+    expected = a2**3999 * v + q * (1 - a2**3999) / (1 - a2)
+    assert abs(float(filtered.covariance[0, -1, 1, 1]) / expected - 1) < 1e-3
+
+
 def same(found: Tensor, expected: Tensor, tolerance: float) -> None:
     scale = float(expected.detach().abs().max())
     torch.testing.assert_close(found, expected.detach(), rtol=0, atol=tolerance * scale)
