@@ -72,8 +72,9 @@ class Entry:
     per metric. `values` are the values of the primary metric in the order of `Board.cases`, failures as worst,
     NaN where absent. `wall_s` and `cpu_s` are medians over the `timed` cases, those timed exclusively.
     In the same order are `scores`, the values of every metric as they came (NaN for null), `labelled`, those of single
-    labels by metric and label with failures as worst, `status` (codes of `statistics`), and `costs`: `wall_s`,
-    `cpu_s` and `peak_mb` of every case, however it was timed. `reasons` tells, by case, why it is not ok.
+    labels by metric and label with failures as worst, `foretold`, forecasts by metric and seconds, `status` (codes of
+    `statistics`), and `costs`: `wall_s`, `cpu_s` and `peak_mb` of every case, however it was timed. `reasons` tells, by
+    case, why it is not ok.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Entry:
     panels: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, Floats] = field(default_factory=dict)
     labelled: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
+    foretold: Mapping[tuple[str, float], Floats] = field(default_factory=dict)
     status: Codes = field(default_factory=lambda: np.empty(0, dtype=np.int8))
     costs: Mapping[str, Floats] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -242,6 +244,7 @@ class _TaskTables:
         self.subjects = st.subjects_of(self.cases)
         self.values: dict[str, dict[str, Floats]] = {}
         self.labelled: dict[str, dict[str, dict[str, Floats]]] = {}
+        self.foretold: dict[str, dict[tuple[str, float], Floats]] = {}
         self.emitted: dict[str, dict[str, Bools]] = {}
         self.units: dict[str, dict[str, str]] = {}
         self._read()
@@ -278,12 +281,12 @@ class _TaskTables:
                 places, numbers = by_kind[kind]
                 places.append(place)
                 numbers.append(value)
-        found: dict[tuple[str, str, str], list[tuple[int, str, list[int], list[float]]]] = {}
+        found: dict[tuple[str, str, str, float], list[tuple[int, str, list[int], list[float]]]] = {}
         for kind, (places, numbers) in by_kind.items():
-            part = (kind.profile, kind.metric, kind.label)
+            part = (kind.profile, kind.metric, kind.label, kind.horizon_s)
             found.setdefault(part, []).append((kind.frame, kind.unit, places, numbers))
         size = self.shape[0] * width
-        for (profile, metric, label), lists in sorted(found.items()):
+        for (profile, metric, label, horizon_s), lists in sorted(found.items()):
             # In order of frame and place: sums of floats depend on their order, the order of the rows must not show.
             lists.sort(key=lambda item: (item[0], item[1], item[2]))
             at = np.concatenate([np.asarray(item[2]) for item in lists])
@@ -292,6 +295,9 @@ class _TaskTables:
             with np.errstate(invalid="ignore", divide="ignore"):
                 means = sums / count
             means = np.where(np.isfinite(means), means, np.nan)
+            if horizon_s:
+                self.foretold.setdefault(profile, {})[metric, horizon_s] = means
+                continue
             if label != "all":
                 self.labelled.setdefault(profile, {}).setdefault(metric, {})[label] = means
                 continue
@@ -400,6 +406,7 @@ class _TaskTables:
                 self._entry(i, cells[i], scores[i]),
                 scores={m: v[i] for m, v in self.values[profile].items()},
                 labelled={m: {k: v[i] for k, v in by_label.items()} for m, by_label in labelled.items()},
+                foretold={place: v[i] for place, v in self.foretold.get(profile, {}).items()},
             )
             for i in range(len(self.keys))
         ]

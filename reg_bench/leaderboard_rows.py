@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import nan
 from typing import Any
 
@@ -20,14 +20,15 @@ from reg_bench.results import KEY_FIELDS, row_files
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kind:
-    """What a value is: of a case (label `all`) or of one of its labels as it stands, not of a forecast. Shared by the
-    rows of a file, and compared by identity, which is what makes a million of them quick to sort into tables."""
+    """What a value is: of a case (label `all`) or of one of its labels, as it stands or foretold over `horizon_s`.
+    Shared by the rows of a file, and compared by identity, which is what makes a million of them quick to sort."""
 
     profile: str
     metric: str
     unit: str
     frame: int
     label: str = "all"
+    horizon_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class _LineParser:
 
     def __init__(self) -> None:
         self._decode = json.JSONDecoder().decode
-        self._kinds: dict[tuple[str, str, str, int, str], Kind] = {}
+        self._kinds: dict[tuple[Any, ...], Kind] = {}
         self._layouts: dict[str, list[tuple[int, Kind]]] = {}
 
     def __call__(self, line: bytes) -> Any:
@@ -156,17 +157,18 @@ class _LineParser:
         if len(objects) != len(between) - 1:
             raise ValueError("not one number per object")
         kinds = [_kind(item) for item in objects]
-        shared = [k and self._kinds.setdefault((k.profile, k.metric, k.unit, k.frame, k.label), k) for k in kinds]
+        shared = [k and self._kinds.setdefault(astuple(k), k) for k in kinds]
         return [(i, kind) for i, kind in enumerate(shared) if kind is not None]
 
 
 def _kind(value: Mapping[str, Any]) -> Kind | None:
-    """What a parsed value is, or None for what the tables do not use: forecasts, and single labels but for overlap
-    and Hausdorff distance."""
-    label, metric = str(value["label"]), str(value["metric"])
-    if (label != "all" and metric not in LABEL_METRICS) or value.get("horizon_s"):
+    """What a parsed value is, or None for what the tables do not use: single labels but for overlap and Hausdorff
+    distance as they stand."""
+    label, metric, horizon_s = str(value["label"]), str(value["metric"]), float(value.get("horizon_s") or 0.0)
+    if label != "all" and (metric not in LABEL_METRICS or horizon_s):
         return None
-    return Kind(str(value["profile"]), metric, value.get("unit") or "", int(value.get("frame") or 0), label)
+    frame = int(value.get("frame") or 0)
+    return Kind(str(value["profile"]), metric, value.get("unit") or "", frame, label, horizon_s)
 
 
 def _result(row: Mapping[str, Any]) -> Result:

@@ -83,3 +83,8 @@ def percent(value: float | None) -> str:
     if value is None:
         return NONE
     return "< 0.001" if 0 < value < 1e-5 else f"{100 * value:.3f}"
+
+
+def forecast_source(profile: str, metric: str, horizon_s: float) -> str:
+    """What the values of a metric are called that were foretold over `horizon_s`, among those of single cases."""
+    return f"{profile}/{metric}>{horizon_s:g}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reg_bench.leaderboard import Board, Entry
-from reg_bench.metric_titles import DECIMALS, HINTS, title_of
+from reg_bench.metric_titles import DECIMALS, HINTS, forecast_source, title_of
 from reg_bench.statistics import Floats
 from reg_bench.weights_files import named_weights
 
@@ -39,6 +39,11 @@ def payload(boards: Sequence[Board], command: str, files: Mapping[str, str] | No
             lists = [known[e.name].scores.get(metric) if e.name in known else None for e in main.entries]
             values[f"{board.profile}/{metric}"] = _arrays(lists)
             metrics.append(_metric(board, metric))
+        for place in sorted({p for e in board.entries for p in e.foretold}):
+            key = forecast_source(board.profile, *place)
+            values[key] = _arrays(known[e.name].foretold.get(place) if e.name in known else None for e in main.entries)
+            title = f"{title_of(place[0], board.metrics)}, forecast {1e3 * place[1]:.0f} ms"
+            metrics.append({**_metric(board, place[0]), "key": key, "title": title})
     for name, title, unit in COSTS:
         lists = [e.costs.get(name) for e in main.entries]
         if any(a is not None and np.isfinite(a).any() for a in lists):
@@ -76,7 +81,7 @@ def _metric(board: Board, metric: str) -> dict[str, Any]:
         "key": f"{board.profile}/{metric}",
         "title": title_of(metric, board.metrics),
         "unit": "" if unit == "1" else unit,
-        "better": board.better[metric],
+        "better": board.better.get(metric, "neutral"),
         "decimals": 2 if metric.startswith("tre_") else DECIMALS.get(metric),
         "hint": HINTS.get(metric, ""),
     }

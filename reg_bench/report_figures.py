@@ -56,9 +56,9 @@ def figures(content: Content) -> dict[str, str]:
         if id(board) in by_board:
             table = by_board[id(board)]
             for i, chart in enumerate(charts(table)):
-                drawn[f"stream-{i + 1}"] = streams.lines(chart, board.task)  # type: ignore[attr-defined]
+                drawn[f"stream-{i + 1}"] = streams.lines(chart, board.task, place)  # type: ignore[attr-defined]
             latency = latency_plot(table)
             if latency is not None:
-                drawn["latency"] = streams.latencies(latency, board.task)  # type: ignore[attr-defined]
+                drawn["latency"] = streams.latencies(latency, board.task, place)  # type: ignore[attr-defined]
         made |= {f"plots/{board.task}/{name}": template.render(body=body) for name, body in drawn.items()}
     return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from reg_bench.leaderboard_text import Column
-from reg_bench.metric_titles import NONE, number, title_of
+from reg_bench.metric_titles import NONE, forecast_source, number, title_of
 from reg_bench.stream_tables import Stream, StreamTable
 
 #: Methods that others are measured against, where they are in the table.
@@ -57,6 +57,7 @@ def _error_columns(table: StreamTable, metric: str, horizon_s: float) -> list[Co
             f"error of the forecasts {ahead} ahead as a share of that of the estimate that was there, held",
             own.__getitem__,
             metric,
+            horizon_s=horizon_s,
         ),
     ]
     for name in REFERENCES:
@@ -65,7 +66,7 @@ def _error_columns(table: StreamTable, metric: str, horizon_s: float) -> list[Co
             reference = errors[lines[0]]
             hint = f"error of the forecasts {ahead} ahead as a share of that of {name}"
             shares = [_share(error, reference) for error in errors]
-            made.append(_column(table, f"{ahead}, to {name}", hint, shares.__getitem__, metric))
+            made.append(_column(table, f"{ahead}, to {name}", hint, shares.__getitem__, metric, horizon_s=horizon_s))
     return made
 
 
@@ -76,22 +77,28 @@ def _value_columns(table: StreamTable, metric: str, horizon_s: float) -> list[Co
     title += f" [{unit}]" if unit not in ("", "1") else ""
     hint = f"of the forecasts {1e3 * horizon_s:.0f} ms ahead; mean over frames, then cases"
     better = table.board.better.get(metric, "")
-    return [_column(table, title, hint, values.__getitem__, metric, better)]
+    return [_column(table, title, hint, values.__getitem__, metric, better, horizon_s)]
 
 
 def _coverage_column(table: StreamTable, metric: str, title: str, horizon_s: float) -> Column:
     ahead = f"{1e3 * horizon_s:.0f} ms"
     hint = f"share of the contour within the interval of that probability, of forecasts {ahead} ahead; mean over cases"
     shares = [_told(s, metric, horizon_s) for s in table.streams]
-    return _column(table, f"{title}, {ahead}", hint, shares.__getitem__, metric, "")
+    return _column(table, f"{title}, {ahead}", hint, shares.__getitem__, metric, "", horizon_s)
 
 
 def _column(
-    table: StreamTable, title: str, hint: str, value: Callable[[int], float | None], metric: str, better: str = "lower"
+    table: StreamTable,
+    title: str,
+    hint: str,
+    value: Callable[[int], float | None],
+    metric: str,
+    better: str = "lower",
+    horizon_s: float = 0.0,
 ) -> Column:
     keys = tuple(value(i) for i in range(len(table.streams)))
     texts = tuple(NONE if k is None else number(k, "dice" if metric == _ERROR else metric) for k in keys)
-    return Column(title, hint, texts, keys, better, source=f"{table.board.profile}/{metric}")
+    return Column(title, hint, texts, keys, better, source=forecast_source(table.board.profile, metric, horizon_s))
 
 
 def _share(error: float | None, of: float | None) -> float | None:

@@ -50,6 +50,17 @@ def test_values_labels_and_reasons_are_those_of_the_rows(tmp_path: Path) -> None
     assert checked > 300
 
 
+def test_forecasts_are_values_of_their_own(tmp_path: Path) -> None:
+    told = [value("dice", 0.9), value("dice", 0.7, horizon_s=0.2), value("dice", None, horizon_s=0.5)]
+    write(tmp_path, [row("a", "p0", told), row("a", "p1", [value("dice", 0.8), value("dice", 0.6, horizon_s=0.2)])])
+    (board,) = report.read(tmp_path).boards
+    assert board.entries[0].cells["dice"].mean == pytest.approx(0.85)
+    data = json.loads(payload([board], ""))
+    assert data["values"]["strict/dice>0.2"] == [[0.7, 0.6]]
+    assert data["values"]["strict/dice>0.5"] == [None]
+    assert {m["key"]: m["title"] for m in data["metrics"]}["strict/dice>0.2"] == "Dice, forecast 200 ms"
+
+
 def test_what_is_not_there_is_null(tmp_path: Path) -> None:
     write(tmp_path, [row("a", "p0", [value("dice", None)]), row("a", "p1", [value("dice", 0.5)]), row("b", "p1")])
     data = json.loads(payload(report.read(tmp_path).boards, ""))
