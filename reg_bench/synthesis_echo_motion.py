@@ -9,11 +9,13 @@ Array axes: 0 is x (to the right), 1 is y (down, away from the probe). Lengths a
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -22,6 +24,8 @@ from reg_bench.synthesis_heart import BEAT
 from reg_bench.synthesis_noise import Array
 from reg_bench.synthesis_points import grid_points
 
+# Of the beat of the heart in short axis that remain: a volume curve of ultrasound is smooth.
+_HARMONICS = 2
 # Of the width of the cavity, and pixels by which the base moves, in the strongest contraction.
 _MAX_SHRINK, _MAX_EXCURSION = 0.45, 11.0
 
@@ -47,7 +51,7 @@ class EchoRhythm:
 def echo_rhythm(
     length: int, seconds_per_frame: float, unit: float, generator: np.random.Generator, phase: float | None = None
 ) -> EchoRhythm:
-    """A heart of 50 to 110 beats a minute that begins at `phase` of its beat, 0 at end-diastole, else anywhere.
+    """A heart of 55 to 90 beats a minute that begins at `phase` of its beat, 0 at end-diastole, else anywhere.
 
     Rate and strength change from beat to beat.
 
@@ -56,11 +60,11 @@ def echo_rhythm(
     """
     uniform = generator.uniform
     time = np.arange(length) * seconds_per_frame
-    period, late, first = uniform(60 / 110, 60 / 50), uniform(0.01, 0.04), uniform(0, 1)
+    period, late, first = uniform(60 / 90, 60 / 55), uniform(0.01, 0.04), uniform(0, 1)
     first = first if phase is None else phase
     beats = 3 + int(np.ceil(1.2 * time[-1] / period)) if length > 1 else 3
     # The beat at hand began before the first frame.
-    lengths = period * np.clip(generator.normal(1, 0.06, beats), 0.85, 1.15)
+    lengths = period * np.clip(generator.normal(1, 0.05, beats), 0.85, 1.15)
     strengths = np.clip(generator.normal(1, 0.08, beats), 0.75, 1.25)
     ends = np.cumsum(lengths) - first * lengths[0]
     beginnings = ends - lengths
@@ -68,7 +72,7 @@ def echo_rhythm(
     for at in (time, time - late):
         beat = np.clip(np.searchsorted(ends, at, side="right"), 0, beats - 1)
         # Before the first beat of all there was another like it.
-        courses.append(strengths[beat] * BEAT(np.mod((at - beginnings[beat]) / lengths[beat], 1.0)))
+        courses.append(strengths[beat] * smooth_beat(np.mod((at - beginnings[beat]) / lengths[beat], 1.0)))
     breath, shake = uniform(3.0, 5.0), uniform(0.5, 2.0)
     angle, phases = uniform(0, 2 * np.pi), uniform(0, 2 * np.pi, 3)
     along = np.array([np.cos(angle), np.sin(angle)])
@@ -77,6 +81,21 @@ def echo_rhythm(
     swing = np.deg2rad(uniform(0.1, 0.5)) * np.sin(2 * np.pi * time / period + phases[2])
     wave = courses[1] - 0.5 * courses[0] + 0.5 * np.sin(2 * np.pi * time / breath)
     return EchoRhythm(courses[0], courses[1], swing, drift, wave)
+
+
+@functools.cache
+def _harmonics() -> NDArray[np.complex128]:
+    """The first coefficients of the Fourier series of the beat."""
+    phases = np.arange(1000) / 1000
+    return np.asarray(np.fft.rfft(BEAT(phases))[: _HARMONICS + 1] / len(phases))
+
+
+def smooth_beat(phase: Array) -> Array:
+    """Contraction at `phase` 0 to 1 of a beat, 0 at its beginning."""
+    coefficients = _harmonics()[1:]
+    order = 2j * np.pi * np.arange(1, len(coefficients) + 1)
+    waves = np.exp(order * np.asarray(phase)[..., None]) - 1
+    return np.asarray(2 * (coefficients * waves).real.sum(axis=-1))
 
 
 class EchoMotion:
