@@ -8,6 +8,7 @@ from typing import Any
 
 from reg_bench.leaderboard import NO_CASES, Board, Entry, Trouble
 from reg_bench.metric_titles import HINTS, NONE, number, percent, title_of
+from reg_bench.ranking import ALPHA
 from reg_bench.statistics import HARDEST_PERCENT
 
 #: Facts about the scoring that are in the CSV only.
@@ -132,6 +133,19 @@ def _primary_columns(board: Board, metric: str) -> list[Column]:
     return made
 
 
+def behind_gate(board: Board) -> frozenset[str]:
+    """Methods that are not significantly better than no motion; none where too few subjects could ever tell."""
+    found = board.ranking
+    if found is None:
+        return frozenset()
+    count = len(found.names)
+    # What a signed-rank test of so many subjects gives at best, after Holm's correction.
+    best = count * (count - 1) / 2.0**board.subjects
+    lines = zip(found.names, found.rank, found.passed, strict=True)
+    ranked = [name for name, rank, passed in lines if rank and not passed]
+    return frozenset(ranked) if best < ALPHA else frozenset()
+
+
 def _rank_columns(board: Board, source: str) -> list[Column]:
     """How firm the ranks are; none below two ranked methods or two subjects."""
     found = board.ranking
@@ -141,7 +155,8 @@ def _rank_columns(board: Board, source: str) -> list[Column]:
     lines = [place.get(e.name) for e in board.entries]
     lines = [i if i is not None and found.low[i] else None for i in lines]
     texts = [NONE if i is None else _range(int(found.low[i]), int(found.high[i])) for i in lines]
-    gate = [i is not None and not found.passed[i] for i in lines]
+    behind = behind_gate(board)
+    gate = [i is not None and found.names[i] in behind for i in lines]
     hint = (
         f"95 % of the ranks over {found.draws} bootstrap draws of the subjects; mean agreement (Kendall) of a draw "
         f"with the order shown: {found.stability:.2f}; a star: not significantly better than no motion"

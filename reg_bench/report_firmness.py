@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reg_bench.leaderboard import Board
+from reg_bench.leaderboard_text import behind_gate
 from reg_bench.report_plots import Ticks
 
 WIDTH = 560
@@ -50,11 +51,11 @@ def firmness(board: Board) -> Firmness | None:
 
     step = max(1, round(last / 10))
     ticks = tuple((x(k), str(k)) for k in range(1, last + 1) if k == 1 or k % step == 0)
-    ranks = []
+    ranks, behind = [], behind_gate(board)
     for line, i in enumerate(ranked):
         low, high, share = int(found.low[i]), int(found.high[i]), float(found.first[i])
         words = f"{found.names[i]}: rank {int(found.rank[i])}, in 95 % of the draws {low} to {high}"
-        if not found.passed[i]:
+        if found.names[i] in behind:
             words += "; not significantly better than no motion"
         ranks.append(
             Rank(
@@ -63,7 +64,7 @@ def firmness(board: Board) -> Firmness | None:
                 place=x(float(found.rank[i])),
                 interval=(x(low), x(high)),
                 first=f"{100 * share:.0f} %" if share >= 0.005 else "",
-                passed=bool(found.passed[i]),
+                passed=found.names[i] not in behind,
                 words=words,
             )
         )

@@ -160,6 +160,14 @@ def test_a_method_that_does_nothing_does_not_pass_the_gate(tmp_path: Path) -> No
     assert texts == {"good": "1", "idle": "2 *", "identity": "–"}
 
 
+def test_three_subjects_cannot_tell_who_passes_the_gate(tmp_path: Path) -> None:
+    scores = {"good": 0.8, "idle": 0.5, "identity": 0.5}
+    rows = [r for name, s in scores.items() for r in dice_rows(name, {f"p{i}": s + 0.01 * i for i in range(3)})]
+    plot = firmness(board_of(tmp_path, rows))
+    assert plot is not None
+    assert all(r.passed for r in plot.ranks)
+
+
 def test_one_subject_cannot_be_tested(tmp_path: Path) -> None:
     rows = dice_rows("a", {"p/1": 0.5, "p/2": 0.6}) + dice_rows("b", {"p/1": 0.6, "p/2": 0.7})
     board = board_of(tmp_path, rows)
