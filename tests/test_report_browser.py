@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from reg_bench import report
 from tests.browser import chromium, complaints, set_screen
+from tests.report_rows import row, value, write
 from tests.report_runs import run_folder
 
 
@@ -269,4 +271,34 @@ def test_pages_of_shipped_leaderboards(driver: Any, tmp_path: Path, suite: str) 
     return opened;
     """
     assert run(driver, script) >= 8
+    assert complaints(driver) == []
+
+
+def test_names_of_any_kind(driver: Any, tmp_path: Path) -> None:
+    """Quotes, signs of percent and tags in names of tasks, methods, cases and labels; tasks where nothing succeeded."""
+    case = "p'0/100% <i>"
+    values = [value("dice", 0.5), value("dice", 0.4, label='50% "x"#1@2'), value("odd metric", 1.0)]
+    rows = [row(m, case, values, task="a/b & <c>") for m in ("it's@home", "b", "identity")]
+    rows += [row("b", case, task="all fail", status="failed", reason="no & no")]
+    rows += [row("b", "*", task="none", status="skipped", reason="pip install x")]
+    write(tmp_path, rows)
+    report.build(tmp_path)
+    set_screen(driver, 1360, 1000)
+    driver.get("about:blank")
+    driver.get((tmp_path / "index.html").as_uri())
+    for box in driver.find_elements("css selector", ".small g[data-source]"):
+        run(driver, "arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", box)
+        WebDriverWait(driver, 5).until(lambda d: d.find_elements("css selector", "dialog[open] .list .case"))
+        assert driver.find_element("css selector", "dialog .list b").text == "0.400"
+        assert driver.find_element("css selector", "dialog option:checked").text == 'Dice of label 50% "x"#1@2'
+        driver.find_element("css selector", "dialog .close").click()
+        WebDriverWait(driver, 5).until(lambda d: "#case" not in d.current_url)
+    run(driver, "location.hash = 'cases/0/0/'")
+    WebDriverWait(driver, 5).until(lambda d: d.find_elements("css selector", "dialog[open] .list .case"))
+    words = shlex.split(driver.find_element("css selector", "dialog code").text)
+    assert words[words.index("--cases") + 1] == case
+    assert words[words.index("--tasks") + 1] == "a/b & <c>"
+    for number in (1, 2):
+        run(driver, f"openCases('{number}', 0, '')")
+        assert driver.find_element("css selector", "dialog .status").text.endswith(("no & no", "pip install x"))
     assert complaints(driver) == []

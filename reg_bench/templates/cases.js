@@ -24,7 +24,7 @@ const unpack = (task, pack, label, m) => {
   return (c) => (text[3 * c] === "~" ? null : pack.low + pack.step * ((at(3 * c) << 12) + (at(3 * c + 1) << 6) + at(3 * c + 2)));
 };
 const valueOf = (task, source, m) => {
-  const [, own, rival] = source.match(/^(.*)@(\d+)$/s) ?? [];
+  const [, rival, own] = source.match(/^less:(\d+):(.*)$/s) ?? [];
   if (own !== undefined) {
     const [a, b] = [valueOf(task, own, m), valueOf(task, own, Number(rival))];
     return (c) => (a(c) === null || b(c) === null ? null : a(c) - b(c));
@@ -38,7 +38,7 @@ const valueOf = (task, source, m) => {
   return (c) => (list ? list[c] : null);
 };
 const metricOf = (task, source) => {
-  const [, own, rival] = source.match(/^(.*)@(\d+)$/s) ?? [];
+  const [, rival, own] = source.match(/^less:(\d+):(.*)$/s) ?? [];
   if (own !== undefined) {
     const metric = metricOf(task, own);
     return { ...metric, title: `${metric.title} less that of ${task.methods[rival].name}` };
@@ -187,9 +187,16 @@ const openCases = (id, m, source, c) => {
   if (!dialog.open) dialog.showModal();
 };
 const go = (address) => (location.hash = address);
+const decoded = (text) => {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+};
 const follow = () => {
-  const [kind, id, m, ...rest] = decodeURIComponent(location.hash.slice(1)).split("/");
-  if (kind === "cases") openCases(id, Number(m), rest.join("/"));
+  const [kind, id, m, ...rest] = location.hash.slice(1).split("/");
+  if (kind === "cases") openCases(id, Number(m), decoded(rest.join("/")));
   else if (kind === "case") openCases(id, Number(m), now?.id === id ? now.source : "", Number(rest[0]));
   else if (dialog.open) dialog.close();
 };
@@ -223,10 +230,10 @@ document.addEventListener("click", (event) => {
   if (!holder || id === undefined || dialog.contains(target)) return;
   const m = holder.dataset.m;
   const against = target.dataset.against;
-  const source = against === undefined ? (target.closest("[data-source]")?.dataset.source ?? "") : `${taskOf(id).primary}@${against}`;
+  const source = against === undefined ? (target.closest("[data-source]")?.dataset.source ?? "") : `less:${against}:${taskOf(id).primary}`;
   if (target.dataset.c !== undefined) {
     if (source) openCases(id, Number(m), source);
     go(`case/${id}/${m}/${target.dataset.c}`);
-  } else go(`cases/${id}/${m}/${source}`);
+  } else go(`cases/${id}/${m}/${encodeURIComponent(source)}`);
 });
 follow();

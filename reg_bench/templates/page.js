@@ -30,6 +30,11 @@ const seen = new IntersectionObserver(
 );
 links.forEach((_, id) => document.getElementById(id) && seen.observe(document.getElementById(id)));
 
+// What drops down goes away when something else is looked at.
+document.addEventListener("pointerdown", (event) => {
+  document.querySelectorAll("details.columns[open]").forEach((menu) => menu.contains(event.target) || (menu.open = false));
+});
+
 let opened = [];
 window.addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll("main details:not([open], .columns)")];
