@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reg_bench.checkpoints import Weights, load_network, network_of, read_weights
+from reg_bench.direct_convolution import DirectConvolutions
 from reg_bench.errors import ConfigError
 from reg_bench.intensities import PERCENTILES, unit_range
 from reg_bench.method import RegistrationModule, check_field
@@ -139,7 +140,9 @@ class LearnedRegistration(RegistrationModule):
 
     def register(self, pair: RegistrationPair) -> DisplacementField:
         prepared = self.prepared(pair)
-        return self._field(self.network(prepared.fixed, prepared.moving), pair)
+        with DirectConvolutions():
+            output = self.network(prepared.fixed, prepared.moving)
+        return self._field(output, pair)
 
     def prepared(self, pair: RegistrationPair) -> RegistrationPair:
         """`pair` as the network and its loss see it: scaled, on one grid, of a size that the network takes.

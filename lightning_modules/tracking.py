@@ -80,6 +80,7 @@ class Tracking(SequenceModule):
         least_confidence: below which a point is not believed.
     """
 
+    version: ClassVar[str] = "2"
     dimensions: ClassVar[tuple[int, ...]] = (2,)
 
     def __init__(

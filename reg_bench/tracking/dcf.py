@@ -60,6 +60,7 @@ class CorrelationFilterTracker(PointTracker):
         decimation: pixels along each axis whose features are averaged before they are compared: frequencies that are
             not used need no pixels of their own. Points are found between the pixels as before.
         augmentations: of the reference, for the first filter; `None`: those of `default_augmentations`.
+        augmentation_weight: of each of the latter, beside the unchanged patch.
         confidence: from peak-to-sidelobe ratios.
     """
 
@@ -79,6 +80,7 @@ class CorrelationFilterTracker(PointTracker):
         limit: int = 12,
         decimation: int = 1,
         augmentations: Sequence[Augmentation] | None = None,
+        augmentation_weight: float = 0.1,
         confidence: Confidence | None = None,
     ) -> None:
         if not (label_sigma > 0 and lam > 0 and 0 <= learning_rate <= 1 and 0 <= anchor <= 1):
@@ -94,7 +96,8 @@ class CorrelationFilterTracker(PointTracker):
         self.label_sigma, self.lam = label_sigma, lam
         self.learning_rate, self.anchor = learning_rate, anchor
         self.radius, self.refinements = radius, refinements
-        self.augmentations = default_augmentations() if augmentations is None else tuple(augmentations)
+        common = default_augmentations(augmentation_weight)
+        self.augmentations = common if augmentations is None else tuple(augmentations)
         self.confidence = Confidence() if confidence is None else confidence
 
     def start(self, reference: Tensor, points: Tensor) -> FilterState:

@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from reg_bench.tracking.corners import corner_strength, spaced_peaks
+from reg_bench.tracking.even_spread import evenly_spread
 
 
 def mask_distance(mask: Tensor) -> Tensor:
@@ -26,24 +27,27 @@ def mask_distance(mask: Tensor) -> Tensor:
     return out.to(mask.device)
 
 
-def density_points(density: Tensor, count: int, seed: int) -> Tensor:
+def density_points(density: Tensor, count: int, seed: int, candidates_each: int = 1) -> Tensor:
     """`count` different pixels `(B, count, 2)` drawn with probabilities in proportion to `density (B, 1, H, W)`.
 
-    Every case is drawn from `seed` anew, so that it comes out as if it were alone.
+    Every case is drawn from `seed` anew, so that it comes out as if it were alone. With several `candidates_each`,
+    so many times as many are drawn, and `evenly_spread` chooses among them.
 
     Raises:
         ValueError: fewer than `count` pixels of positive density.
     """
-    width = density.shape[3]
     drawn = []
-    for weights in density.detach().double().cpu().flatten(1):
+    for weights in density.detach().double().cpu()[:, 0]:
         available = int((weights > 0).sum())
         if not 1 <= count <= available:
             raise ValueError(f"density_points: count must lie in 1..{available}, the pixels to draw from, got {count}")
         generator = torch.Generator().manual_seed(seed)
-        drawn.append(torch.multinomial(weights, count, replacement=False, generator=generator))
-    index = torch.stack(drawn)
-    return torch.stack((index // width, index % width), dim=2).to(density.device)
+        candidates = min(candidates_each * count, available)
+        index = torch.multinomial(weights.flatten(), candidates, replacement=False, generator=generator)
+        points = torch.stack((index // weights.shape[1], index % weights.shape[1]), dim=1)
+        expected = weights.flatten()[index] * (count / weights.sum())
+        drawn.append(points[evenly_spread(points, expected, count)])
+    return torch.stack(drawn).to(density.device)
 
 
 class PointSelection(ABC):
@@ -65,17 +69,23 @@ class MaskDensity(PointSelection):
     Args:
         points: how many, drawn without replacement.
         seed: of the generator.
+        candidates: drawn for each point; of more than one the most crowded are left out, so that the points spread
+            evenly without changing their density. 1: independent points.
     """
 
-    def __init__(self, points: int = 150, seed: int = 0) -> None:
+    def __init__(self, points: int = 150, seed: int = 0, candidates: int = 1) -> None:
         _check_count("MaskDensity", points)
-        self.points, self.seed = points, seed
+        if candidates < 1:
+            raise ValueError(f"MaskDensity: candidates must be at least 1, got {candidates}")
+        self.points, self.seed, self.candidates = points, seed, candidates
 
     def select(self, reference: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `PointSelection.select`."""
         whole = reference.new_ones(len(reference), 1, *reference.shape[2:])
         inside = whole if mask is None else _checked(mask, reference)
-        return density_points(1 / (1 + mask_distance(inside)), self.points, self.seed).to(reference.dtype)
+        return density_points(1 / (1 + mask_distance(inside)), self.points, self.seed, self.candidates).to(
+            reference.dtype
+        )
 
 
 class Corners(PointSelection):

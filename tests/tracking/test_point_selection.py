@@ -133,3 +133,35 @@ def test_bad_input_is_named() -> None:
         GivenPoints([[9.0, 1.0]]).select(image)
     with pytest.raises(ValueError, match="spacing_voxels must be positive, got 0"):
         RegularGrid(0)
+
+
+def test_candidates_spread_evenly_and_keep_the_density() -> None:
+    """Gaps between nearest neighbours vary less and their least is wider; the share inside the mask stays."""
+    image, mask = torch.zeros(1, 1, 128, 128), disc(128, 25)
+
+    def drawn(candidates: int, seed: int) -> Tensor:
+        points = MaskDensity(150, seed, candidates).select(image, mask)[0]
+        assert len({tuple(p) for p in points.tolist()}) == 150
+        return points
+
+    def inside(points: Tensor) -> float:
+        index = points.long()
+        return mask[0, 0, index[:, 0], index[:, 1]].float().mean().item()
+
+    def gaps(points: Tensor) -> Tensor:
+        return torch.cdist(points, points).fill_diagonal_(torch.inf).amin(1)
+
+    seeds = range(4)
+    alone, spread = [drawn(1, s) for s in seeds], [drawn(6, s) for s in seeds]
+    assert np.mean([inside(p) for p in spread]) == pytest.approx(np.mean([inside(p) for p in alone]), abs=0.05)
+    for independent, even in zip(alone, spread, strict=True):
+        assert gaps(even).min() > 1.5 * gaps(independent).min()
+        assert gaps(even).mean() > 1.3 * gaps(independent).mean()
+
+
+def test_candidates_run_out_at_the_pixels_there_are() -> None:
+    points = MaskDensity(12, 0, candidates=5).select(torch.zeros(1, 1, 4, 4))[0]
+    assert len({tuple(p) for p in points.tolist()}) == 12
+    assert len(MaskDensity(16, 0, candidates=5).select(torch.zeros(1, 1, 4, 4))[0]) == 16
+    with pytest.raises(ValueError, match="candidates must be at least 1, got 0"):
+        MaskDensity(12, 0, candidates=0)
