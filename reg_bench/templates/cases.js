@@ -134,7 +134,8 @@ const showCase = (c) => {
     groups.get(group).push([titled(task, { ...metric, key: metric.key.split("/").pop() }), written(metric, v), metric.hint]);
   }
   const boxes = [...groups].map(([caption, rows]) => valueTable(caption, rows));
-  for (const key of Object.keys(task.labels)) {
+  // In tables a failure counts as the worst value of each label; it has none of its own.
+  for (const key of status === "ok" ? Object.keys(task.labels) : []) {
     const metric = metricOf(task, key);
     const labels = Object.keys(task.labels[key].data).sort((a, b) => a - b || (a < b ? -1 : 1));
     const rows = labels.map((label) => [label, written(metric, valueOf(task, `${key}#${label}`, m)(c))]);
