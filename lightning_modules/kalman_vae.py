@@ -183,6 +183,10 @@ class KalmanVAE(SequenceModule):
         self.log_dict(values, batch_size=len(batch.case_ids))
         return loss
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.settings.radius is not None and self.network.dynamics is not None:
+            self.network.dynamics.stabilise(self.settings.radius)
+
     def validation_step(self, batch: ImageSequence, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs the bound and, of the streams, Dice, folding, end-point errors of filter and forecast, where known."""
         values = {"loss": -float(training_bound(self, batch).value.mean()), **validated(self, batch)}

@@ -33,12 +33,15 @@ class BoundSettings:
         weighted: importance weights instead of that mean.
         annealed: whether the weight of the latent terms rises over the epochs (`monotonic_annealing`).
         decoded: how many frames of a clip, drawn at random, stand for all in the image's term; all if not given.
+        radius: the largest absolute eigenvalue that the transition may have after a step; no limit if not given, as in
+            the paper.
     """
 
     samples: int = 1
     weighted: bool = False
     annealed: bool = True
     decoded: int | None = None
+    radius: float | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 1 or (self.decoded is not None and self.decoded < 1):

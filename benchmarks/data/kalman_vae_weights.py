@@ -24,6 +24,7 @@ from torch import Tensor
 from lightning_modules.kalman_vae import KalmanVAE
 from lightning_modules.kalman_vae_training import HORIZON, validated
 from lightning_modules.networks.kalman_vae_model import KalmanVAENetwork
+from lightning_modules.simpleitk_demons import Demons
 from reg_bench.checkpoints import origin
 from reg_bench.discovery import build_datamodule
 from reg_bench.weights_files import weights_folder
@@ -68,6 +69,8 @@ def main() -> None:
     parser.add_argument("name", help="of the recipe and of the weights")
     parser.add_argument("run", type=Path, help="the folder of the training, its --out")
     parser.add_argument("--checkpoint", default="last", help="which of its checkpoints (default last)")
+    parser.add_argument("--commands", nargs="+", default=None, help="what made it (default: the recipe alone)")
+    parser.add_argument("--note", default=None, help="what else is to be known of it")
     parser.add_argument("--folder", type=Path, default=None, help="where both files go (default: the package)")
     args = parser.parse_args()
     checkpoint = torch.load(args.run / "checkpoints" / f"{args.checkpoint}.ckpt", map_location="cpu", weights_only=True)
@@ -75,11 +78,13 @@ def main() -> None:
     path = (args.folder or weights_folder()) / f"{args.name}.pt"
     save(checkpoint, config, path)
     network = KalmanVAENetwork(**config["model"]["init_args"]["network"]["init_args"])
-    method = KalmanVAE(network, checkpoint=str(path)).eval()
+    images = Demons() if network.target == "image" else None
+    method = KalmanVAE(network, images=images, checkpoint=str(path)).eval()
     card = {
         "network": config["model"]["init_args"]["network"]["class_path"],
         "parameters": sum(p.numel() for p in network.parameters()),
-        "command": f"reg-bench fit {args.name} --out runs/{args.name}",
+        "command": args.commands or f"reg-bench fit {args.name} --out runs/{args.name}",
+        **({} if args.note is None else {"note": args.note}),
         **origin(checkpoint, path),
         "validation": {
             "what": f"{SEQUENCES} test sequences of {FRAMES} frames, streamed; forecasts {HORIZON} frames ahead",

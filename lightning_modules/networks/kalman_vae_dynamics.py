@@ -73,6 +73,16 @@ class LatentDynamics(nn.Module):
             covariance=_diagonal(std),
         )
 
+    @torch.no_grad()
+    def stabilise(self, limit: float) -> None:
+        """Brings eigenvalues of A that are larger than `limit` back to it, so that what is generated stays bounded."""
+        values, vectors = torch.linalg.eig(self.transition.double())
+        sizes = values.abs()
+        if bool((sizes > limit).any()):
+            shrunk = values * (limit / sizes).clamp(max=1)
+            # The eigenvalues come in conjugate pairs and are shrunk in pairs: the product is real.
+            self.transition.copy_(torch.linalg.solve(vectors.mT, (vectors * shrunk).mT).mT.real)
+
     def log_likelihood(
         self, x: Tensor, reference: Tensor, observed: Tensor | None = None, draw: Draw = torch.randn_like
     ) -> Tensor:

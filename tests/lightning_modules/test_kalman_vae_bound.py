@@ -81,6 +81,24 @@ def test_paper_mode_is_exact_where_states_are_independent() -> None:
     torch.testing.assert_close(paper.log_likelihood(x, x[:, 0]), exact.log_likelihood(x, x[:, 0]), rtol=1e-4, atol=1e-2)
 
 
+def test_eigenvalues_beyond_the_limit_come_back_to_it_alone() -> None:
+    torch.manual_seed(0)
+    dynamics = LatentDynamics(3, 6)
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    basis = torch.randn(6, 6)
+    blocks = torch.block_diag(1.2 * turn, 0.9 * turn, torch.diag(torch.tensor([-1.1, 0.4])))
+    expected = torch.block_diag(0.99 * turn, 0.9 * turn, torch.diag(torch.tensor([-0.99, 0.4])))
+    with torch.no_grad():
+        dynamics.transition.copy_(basis @ blocks @ torch.linalg.inv(basis))
+    dynamics.stabilise(0.99)
+    torch.testing.assert_close(
+        dynamics.transition.detach(), basis @ expected @ torch.linalg.inv(basis), rtol=1e-3, atol=1e-3
+    )
+    kept = dynamics.transition.detach().clone()
+    dynamics.stabilise(0.991)
+    assert torch.equal(dynamics.transition, kept)
+
+
 def test_terms_of_the_bound_by_hand() -> None:
     """The sample of x is drawn first, so that it can be drawn once more."""
     model, frames = network(field_std=0.0, penalty=0.3), clip()
