@@ -16,6 +16,9 @@ from reg_bench.dynamic_modes import delayed, dynamic_modes
 from reg_bench.motion_history import MotionHistory
 from reg_bench.principal_components import principal_components
 
+# Fields below which nothing is said about how coefficients follow one another.
+FEWEST = 6
+
 
 class MotionModel(ABC):
     """A model of motion that takes all it needs from the fields so far, or knew it before."""
@@ -53,7 +56,8 @@ class AutoregressiveComponents(MotionModel):
 
     Args:
         rank: how many components.
-        order: how many intervals back. The last is held until there are twice as many equations as this.
+        order: how many intervals back. The last is held until there are twice as many equations as this, and
+            `FEWEST` fields.
         ridge: see `fit_autoregression`.
         coupled: whether each coefficient is predicted from the past of all.
     """
@@ -76,7 +80,7 @@ class AutoregressiveComponents(MotionModel):
     def _ahead(self, coordinates: Tensor, steps: float) -> Tensor:
         found = principal_components(coordinates, self.rank)
         series = found.coefficients(coordinates)
-        if steps > 0 and found.rank and len(series) >= 3 * self.order:
+        if steps > 0 and found.rank and len(series) >= max(3 * self.order, FEWEST):
             model = fit_autoregression(series, self.order, ridge=self.ridge, coupled=self.coupled).stable()
             values = model.after(series, steps)
         else:
