@@ -17,6 +17,7 @@ COMMANDS = (
     "evaluate",
     "submit",
     "sweep",
+    "rank",
     "report",
     "figures",
     "list",

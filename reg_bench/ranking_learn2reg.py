@@ -32,6 +32,8 @@ class Quirks:
         alpha: level of the tests.
         correction: `none` (code) or `holm` over all pairs of a metric.
         count: order by `losses`, how many beat a method (code), or by `wins`, how many it beats (readme).
+        initial: the row of no motion, "Initial", whose field is perfectly smooth and costs nothing, gets the stand-ins
+            of SDlogJ and time (`penalised`, code), or what was `measured`.
         missing: what stands for a value that does not exist or is infinite, per kind of metric: a missing label is a
             Dice of 0 and an HD95 of 10 voxels, a missing point a TRE of 0.
         hardest: `hard`: DSC30 and TRE30 over the hardest instances; `easy`: over the easiest, as one notebook does.
@@ -42,6 +44,7 @@ class Quirks:
     alpha: float = 0.05
     correction: Literal["none", "holm"] = "none"
     count: Literal["losses", "wins"] = "losses"
+    initial: Literal["penalised", "measured"] = "penalised"
     missing: Mapping[str, float] = field(
         default_factory=lambda: {"dice": 0.0, "hd95": 10.0, "tre": 0.0, "sdlogj": 5.0, "time": 5000.0}
     )

@@ -28,6 +28,25 @@ def test_signed_rank_by_hand() -> None:
     assert signed_rank_p(np.array([1.0])) is None
 
 
+def test_signed_rank_is_that_of_scipy() -> None:
+    """Exact without ties; the normal approximation for many pairs; with ties by counting all signs."""
+    generator = np.random.default_rng(5)
+    for count in (5, 20, 50):
+        difference = generator.standard_normal(count) + 0.2
+        expected = stats.wilcoxon(difference, alternative="greater", method="exact").pvalue
+        assert signed_rank_p(difference) == pytest.approx(expected, rel=1e-9)
+    for count in (60, 400):
+        difference = np.round(generator.standard_normal(count) + 0.1, 1)
+        kept = difference[difference != 0]
+        expected = stats.wilcoxon(kept, alternative="greater", method="asymptotic").pvalue
+        assert signed_rank_p(difference) == pytest.approx(expected, rel=1e-9)
+    ties = np.array([1, 1, -1, 2, 2, -3, 4, 4.0])
+    ranks = stats.rankdata(np.abs(ties))
+    observed = ranks[ties > 0].sum()
+    count = sum(float(np.dot(ranks, signs)) >= observed - 1e-9 for signs in _signs(len(ties)))
+    assert signed_rank_p(ties) == pytest.approx(count / 2 ** len(ties))
+
+
 def _signs(count: int) -> list[tuple[int, ...]]:
     return list(itertools.product((0, 1), repeat=count))
 
