@@ -50,7 +50,7 @@ def _direct(
 ) -> Tensor | None:
     """The convolution by oneDNN, or `None` where it does not apply."""
     plain = image.ndim == 5 and image.dtype == weight.dtype == torch.float32 and image.device.type == "cpu"
-    if not plain or isinstance(padding, str) or not image.numel() or not torch.backends.mkldnn.is_available():
+    if not plain or isinstance(padding, str) or not image.numel() or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return None
     if needs_graph(image, weight, *([] if bias is None else [bias])) or torch.is_autocast_enabled("cpu"):
         return None
@@ -58,5 +58,5 @@ def _direct(
     given = [[n] * 3 if isinstance(n, int) else [int(k) for k in n] for n in lengths]
     if any(len(n) != 3 for n in given):
         return None
-    result: Tensor = torch.mkldnn_convolution(image, weight, bias, *given, groups)  # type: ignore[attr-defined]
+    result: Tensor = torch.mkldnn_convolution(image, weight, bias, given[0], given[1], given[2], groups)
     return result
