@@ -6,14 +6,15 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from reg_bench.forwarded_stream import ForwardedStream
 from reg_bench.learned_motion import LearnedComponents
-from reg_bench.method import Estimate, RegistrationModule, SequenceModule
+from reg_bench.method import RegistrationModule, SequenceModule
 from reg_bench.modelled_stream import ModelledState, ModelledStream, Remainder
 from reg_bench.motion_models import AutoregressiveComponents
 from reg_bench.weights_files import weights_file
 
 
-class AutoregressiveMotion(SequenceModule):
+class AutoregressiveMotion(ForwardedStream, SequenceModule):
     """Carries the fields of another method on: coefficients of their principal components follow their own past.
 
     `ar-pca` is a named setting of it. Components and autoregression are fitted anew at every forecast to the fields
@@ -54,7 +55,7 @@ class AutoregressiveMotion(SequenceModule):
     def accepts(self, sequence: Any) -> str | None:
         """Why the method that gives the fields cannot take `sequence`, or it is not what was learned; or `None`."""
         found = self._unlearned((sequence.dimension, *sequence.spatial_shape), sequence.seconds_per_frame)
-        return found or self.inner.accepts(sequence)
+        return found or super().accepts(sequence)
 
     def software(self) -> dict[str, str]:
         return self.inner.software()
@@ -70,13 +71,7 @@ class AutoregressiveMotion(SequenceModule):
         problem = self._unlearned((reference.ndim - 2, *reference.shape[2:]), seconds_per_frame)
         if problem is not None:
             raise ValueError(problem)
-        return self.inner.start(reference, seconds_per_frame=seconds_per_frame, mask=mask, points=points)
-
-    def step(self, state: ModelledState, frame: Tensor | None, time_s: float) -> tuple[ModelledState, Estimate]:
-        return self.inner.step(state, frame, time_s)
-
-    def forecast(self, state: ModelledState, horizon_s: float) -> Estimate:
-        return self.inner.forecast(state, horizon_s)
+        return super().start(reference, seconds_per_frame=seconds_per_frame, mask=mask, points=points)
 
     def _unlearned(self, shape: tuple[int, ...], seconds_per_frame: float) -> str | None:
         """Why what was learned does not hold for streams of that shape and rate, or `None`."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor
-
-from reg_bench.method import Estimate, RegistrationModule, SequenceModule
-from reg_bench.modelled_stream import ModelledState, ModelledStream, Remainder
+from reg_bench.forwarded_stream import ForwardedStream
+from reg_bench.method import RegistrationModule, SequenceModule
+from reg_bench.modelled_stream import ModelledStream, Remainder
 from reg_bench.motion_models import EvolvingModes
 
 
-class DynamicModeMotion(SequenceModule):
+class DynamicModeMotion(ForwardedStream, SequenceModule):
     """Carries the fields of another method on by dynamic mode decomposition of the fields seen so far (Algorithm 4).
 
     `dmd` is a named setting of it. Each mode goes on with the frequency and decay that it showed; modes that grow are
@@ -38,26 +37,3 @@ class DynamicModeMotion(SequenceModule):
     ) -> None:
         super().__init__()
         self.inner = ModelledStream(method, EvolvingModes(rank, delays), remainder, window)
-
-    def accepts(self, sequence: Any) -> str | None:
-        """Why the method that gives the fields cannot take `sequence`, or `None`."""
-        return self.inner.accepts(sequence)
-
-    def software(self) -> dict[str, str]:
-        return self.inner.software()
-
-    def start(
-        self,
-        reference: Tensor,
-        *,
-        seconds_per_frame: float,
-        mask: Tensor | None = None,
-        points: Tensor | None = None,
-    ) -> ModelledState:
-        return self.inner.start(reference, seconds_per_frame=seconds_per_frame, mask=mask, points=points)
-
-    def step(self, state: ModelledState, frame: Tensor | None, time_s: float) -> tuple[ModelledState, Estimate]:
-        return self.inner.step(state, frame, time_s)
-
-    def forecast(self, state: ModelledState, horizon_s: float) -> Estimate:
-        return self.inner.forecast(state, horizon_s)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lightning_modules.kalman_vae_fields import KalmanState, fields, pictures, scaled
 from lightning_modules.kalman_vae_latents import Latents
-from lightning_modules.kalman_vae_training import BoundSettings, Staircase, freeze, training_bound, validated
+from lightning_modules.kalman_vae_training import BoundSettings, Staircase, training_bound, validated
 from lightning_modules.kalman_vae_weights import load_weights
 from lightning_modules.networks.kalman_vae_model import KalmanVAENetwork
+from reg_bench.frozen_parameters import freeze
 from reg_bench.latent_courses import LatentCourse
 from reg_bench.method import Estimate, RegistrationModule, SequenceModule
 from reg_bench.types import DisplacementField, ImageSequence
@@ -63,7 +64,7 @@ class KalmanVAE(SequenceModule):
             load_weights(self.network, checkpoint)
         self.settings, self.optimizer, self.images = bound or BoundSettings(), optimizer or Staircase(), images
         self.latents = Latents(self.network)
-        freeze(self.network, frozen)
+        freeze(self.network, frozen, "KalmanVAE")
         self.trained = checkpoint is not None
         """Whether the network has weights to register with, or is training."""
         self.loss_terms: dict[str, Tensor] = {}

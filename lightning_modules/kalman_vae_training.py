@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.networks.kalman_vae_model import Bound
 from reg_bench.errors import DataError
@@ -92,20 +91,6 @@ class Staircase:
         falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps - self.warm_up))
         course = torch.optim.lr_scheduler.SequentialLR(adam, [rising, falling], [self.warm_up])
         return {"optimizer": adam, "lr_scheduler": {"scheduler": course, "interval": "step"}}
-
-
-def freeze(network: nn.Module, frozen: Sequence[str]) -> None:
-    """Keeps the parameters whose names begin so as they are.
-
-    Raises:
-        ValueError: a beginning that no name has.
-    """
-    for beginning in frozen:
-        chosen = [p for name, p in network.named_parameters() if name.startswith(beginning)]
-        if not chosen:
-            raise ValueError(f"KalmanVAE: frozen: no parameter of the network begins with {beginning!r}")
-        for parameter in chosen:
-            parameter.requires_grad_(False)
 
 
 def training_bound(module: KalmanVAE, batch: ImageSequence, epoch: int | None = None) -> Bound:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reg_bench.checkpoints import Weights, load_network, network_of, read_weights
 from reg_bench.direct_convolution import DirectConvolutions
 from reg_bench.errors import ConfigError
+from reg_bench.frozen_parameters import freeze
 from reg_bench.intensities import PERCENTILES, unit_range
 from reg_bench.method import RegistrationModule, check_field
 from reg_bench.registration_loss import RegistrationLoss
@@ -118,7 +119,7 @@ class LearnedRegistration(RegistrationModule):
         """Whether the network has weights to register with, or is training."""
         self.loss_terms: dict[str, Tensor] = {}
         """Of the last training step, by name: whoever finds the sum not to be a number can tell which it was."""
-        _freeze(network, frozen)
+        freeze(network, frozen, "LearnedRegistration")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.trained = True
@@ -234,12 +235,3 @@ def _check_scaling(weights: Weights, percentiles: Sequence[float] | None) -> Non
     trained = weights.model.get("percentiles", percentiles)
     if (trained and list(trained)) != (percentiles and list(percentiles)):
         raise ConfigError(f"{weights.path}: was trained with percentiles {trained}, not {percentiles}")
-
-
-def _freeze(network: RegistrationNetwork, frozen: Sequence[str]) -> None:
-    for beginning in frozen:
-        chosen = [p for name, p in network.named_parameters() if name.startswith(beginning)]
-        if not chosen:
-            raise ValueError(f"LearnedRegistration: frozen: no parameter of the network begins with {beginning!r}")
-        for parameter in chosen:
-            parameter.requires_grad_(False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
+from reg_bench.forwarded_stream import ForwardedStream
 from reg_bench.method import Estimate, RegistrationModule, SequenceModule
-from reg_bench.pairs_as_sequence import Forecast, PairwiseState, PairwiseStream
+from reg_bench.pairs_as_sequence import Forecast, PairwiseStream
 from reg_bench.types import DisplacementField
 
 
@@ -35,7 +36,7 @@ class NoMotion(SequenceModule):
         return Estimate(DisplacementField(state))
 
 
-class LastFields(SequenceModule):
+class LastFields(ForwardedStream, SequenceModule):
     """Registers the reference to every frame by a method of pairs and extrapolates its last fields.
 
     `hold-last` and `constant-velocity` are named settings of it. Methods of pairs hold their last field on streams
@@ -51,29 +52,6 @@ class LastFields(SequenceModule):
     def __init__(self, method: RegistrationModule, forecast: Forecast = "hold") -> None:
         super().__init__()
         self.inner = PairwiseStream(method, forecast)
-
-    def accepts(self, sequence: Any) -> str | None:
-        """Why the method of pairs cannot take the first pair of `sequence`, or `None`."""
-        return self.inner.accepts(sequence)
-
-    def software(self) -> dict[str, str]:
-        return self.inner.software()
-
-    def start(
-        self,
-        reference: Tensor,
-        *,
-        seconds_per_frame: float,
-        mask: Tensor | None = None,
-        points: Tensor | None = None,
-    ) -> PairwiseState:
-        return self.inner.start(reference, seconds_per_frame=seconds_per_frame, mask=mask, points=points)
-
-    def step(self, state: PairwiseState, frame: Tensor | None, time_s: float) -> tuple[PairwiseState, Estimate]:
-        return self.inner.step(state, frame, time_s)
-
-    def forecast(self, state: PairwiseState, horizon_s: float) -> Estimate:
-        return self.inner.forecast(state, horizon_s)
 
     def smooth(
         self, frames: Tensor, observed: Tensor | None = None, *, reference: Tensor | None = None

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from reg_bench.forwarded_stream import ForwardedStream
 from reg_bench.method import Estimate, RegistrationModule, SequenceModule
 from reg_bench.motion_history import MotionHistory, stacked
 from reg_bench.motion_models import MotionModel
@@ -37,7 +38,7 @@ class ModelledState:
     now_s: float = 0.0
 
 
-class ModelledStream(SequenceModule):
+class ModelledStream(ForwardedStream, SequenceModule):
     """Registers the reference to every frame by another method; what lies ahead of the last frame its model tells.
 
     The model is fitted anew to the fields seen so far, that of the reference, zero, included. Frames that were not
@@ -65,13 +66,6 @@ class ModelledStream(SequenceModule):
                 f"got {remainder!r} and {window}"
             )
         self.inner, self.model, self.remainder, self.window = as_stream(method), model, remainder, window
-
-    def accepts(self, sequence: Any) -> str | None:
-        """Why the method that gives the fields cannot take `sequence`, or `None`."""
-        return self.inner.accepts(sequence)
-
-    def software(self) -> dict[str, str]:
-        return self.inner.software()
 
     def start(
         self,

@@ -17,6 +17,7 @@ from lightning_modules.networks.cascade import Cascade
 from lightning_modules.networks.voxelmorph import VoxelMorph
 from reg_bench.checkpoints import read_weights
 from reg_bench.errors import ConfigError
+from reg_bench.learned_motion import LearnedComponents
 from reg_bench.types import RegistrationPair
 from reg_bench.weights_files import checksum, weights_folder
 
@@ -157,6 +158,8 @@ def test_shipped_weights_have_a_card(tmp_path: Path) -> None:
         card = json.loads(path.with_suffix(".json").read_text())
         assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert card.keys() >= {"network", "parameters", "command", "seed", "steps", "versions", "validation"}
-        # Components and coefficients are no network; who uses them reads them.
-        if card["network"] is not None:
+        if card["network"] is None:
+            # Components of motion are no network.
+            assert LearnedComponents.load(path).seconds_per_frame > 0
+        else:
             assert read_weights(path.stem).path == path
