@@ -44,13 +44,15 @@ def _make_logger(name: str, folder: Path, group: str, tags: Sequence[str]) -> Lo
         if name == "tensorboard":
             return TensorBoardLogger(folder, name="tensorboard")
         folder.mkdir(parents=True, exist_ok=True)
-        offline = os.environ.get("WANDB_MODE", "offline") == "offline"
+        mode = os.environ.get("WANDB_MODE", "offline")
         more = [t.strip() for t in os.environ.get("WANDB_TAGS", "").split(",") if t.strip()]
         return WandbLogger(
             name=folder.name,
             save_dir=folder,
             project=os.environ.get("WANDB_PROJECT", "reg-bench"),
-            offline=offline,
+            offline=mode == "offline",
+            # Lightning says it through the environment alone, which W&B reads once in a process.
+            mode=mode,
             group=os.environ.get("WANDB_RUN_GROUP") or group or None,
             tags=[t[:TAG_LENGTH] for t in dict.fromkeys([*tags, *more])],
             job_type="training",
